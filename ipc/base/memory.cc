@@ -1,0 +1,81 @@
+#include "ipc/base/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "ipc/base/posix_error.h"
+
+namespace ipc {
+
+absl::StatusOr<SegmentPrefix> ReadSegmentPrefix(int fd) {
+  SegmentPrefix prefix;
+  const ssize_t n =
+      RetryOnEintr([&] { return pread(fd, &prefix, sizeof(prefix), 0); });
+  if (n < 0) return PosixError(errno, absl::StrCat("reading segment, fd ", fd));
+  if (n != sizeof(prefix) || prefix.magic != SegmentPrefix::kMagic) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("fd ", fd,
+                     " is not a Parley segment: pass the descriptor of a shm "
+                     "Segment or a mqueue Queue"));
+  }
+  return prefix;
+}
+
+absl::StatusOr<UniqueFd> CreateMemory(absl::string_view name, size_t size) {
+  const std::string c_name(name);
+  UniqueFd fd(memfd_create(c_name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd.ok()) return PosixError(errno, absl::StrCat("memfd_create ", name));
+  // Unlike ftruncate, allocates: a lack of memory shows here, not as SIGBUS at
+  // some later store.
+  if (RetryOnEintr([&] { return fallocate(fd.get(), 0, 0, size); }) != 0) {
+    return PosixError(errno,
+                      absl::StrCat("allocating ", size, " bytes for ", name));
+  }
+  if (fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
+    return PosixError(errno, absl::StrCat("sealing the size of ", name));
+  }
+  return fd;
+}
+
+absl::StatusOr<size_t> SizeOfMemory(int fd) {
+  struct stat stat;
+  if (fstat(fd, &stat) != 0) {
+    return PosixError(errno, absl::StrCat("fstat of fd ", fd));
+  }
+  if (!S_ISREG(stat.st_mode)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("fd ", fd, " is not shared memory"));
+  }
+  const int seals = fcntl(fd, F_GET_SEALS);
+  // A file that takes no seals (EINVAL) is a named one.
+  if (seals >= 0 && (seals & F_SEAL_SHRINK) == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the size of fd ", fd,
+                     " is not sealed: create it by CreateMemory or seal it "
+                     "(F_SEAL_SHRINK)"));
+  }
+  return static_cast<size_t>(stat.st_size);
+}
+
+Mapping::~Mapping() {
+  if (data_ != nullptr) munmap(data_, size_);
+}
+
+absl::StatusOr<Mapping> Mapping::Create(int fd, size_t size, Access access) {
+  const int protection =
+      access == Access::kRead ? PROT_READ : PROT_READ | PROT_WRITE;
+  void* data = mmap(nullptr, size, protection, MAP_SHARED, fd, 0);
+  if (data == MAP_FAILED) {
+    return PosixError(errno,
+                      absl::StrCat("mapping ", size, " bytes of fd ", fd));
+  }
+  return Mapping(static_cast<std::byte*>(data), size);
+}
+
+}  // namespace ipc

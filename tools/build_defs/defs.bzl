@@ -1,0 +1,14 @@
+"""The one file from which every BUILD file of Parley loads its rules.
+
+A newer Bazel, or modules instead of WORKSPACE, is then a change in this folder
+alone. What is behind a rule lives in private/.
+"""
+
+load("//tools/build_defs/private:proto.bzl", _cc_proto_library = "cc_proto_library")
+
+cc_binary = native.cc_binary
+cc_library = native.cc_library
+cc_proto_library = _cc_proto_library
+cc_test = native.cc_test
+sh_binary = native.sh_binary
+sh_test = native.sh_test
