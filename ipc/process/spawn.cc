@@ -17,6 +17,20 @@
 #include "absl/strings/str_cat.h"
 #include "ipc/base/posix_error.h"
 
+// ThreadSanitizer takes clone for a fork, and marks the memory that we share
+// with the child as belonging to a forked process. It does not know this other
+// name of the same function, nor may it keep a record of the child's calls,
+// which never return.
+#if defined(__SANITIZE_THREAD__)
+extern "C" int __clone(int (*fn)(void*), void* stack, int flags, void* arg,
+                       ...);
+#define PARLEY_CLONE __clone
+#define PARLEY_NO_TSAN __attribute__((no_sanitize("thread")))
+#else
+#define PARLEY_CLONE clone
+#define PARLEY_NO_TSAN
+#endif
+
 namespace ipc::process {
 namespace {
 
@@ -47,7 +61,7 @@ struct Plan {
 };
 
 // absl::StrCat allocates, so by hand. `digits` has room for 11.
-void WriteNumber(pid_t pid, char* digits) {
+PARLEY_NO_TSAN void WriteNumber(pid_t pid, char* digits) {
   char reversed[11];
   int n = 0;
   do {
@@ -58,7 +72,7 @@ void WriteNumber(pid_t pid, char* digits) {
   *digits = '\0';
 }
 
-[[noreturn]] void Fail(Plan& plan, const char* step) {
+[[noreturn]] PARLEY_NO_TSAN void Fail(Plan& plan, const char* step) {
   plan.error = errno;
   plan.failed_step = step;
   _exit(127);
@@ -66,7 +80,7 @@ void WriteNumber(pid_t pid, char* digits) {
 
 // Gives the child's descriptors their numbers and everything else
 // close-on-exec.
-void ArrangeFds(Plan& plan) {
+PARLEY_NO_TSAN void ArrangeFds(Plan& plan) {
   const int past_targets =
       plan.moves.empty() ? 3 : std::max(3, plan.moves.back().first + 1);
   // Out of the way first, so that no target overwrites one that is still to be
@@ -83,7 +97,7 @@ void ArrangeFds(Plan& plan) {
   }
 }
 
-int RunChild(void* argument) {
+PARLEY_NO_TSAN int RunChild(void* argument) {
   Plan& plan = *static_cast<Plan*>(argument);
 
   // The parent had all signals blocked, so no handler of its runs in here, on
@@ -211,9 +225,9 @@ absl::StatusOr<Process> Spawn(const SpawnOptions& options) {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   int pidfd = -1;
-  const pid_t pid =
-      clone(RunChild, stack.top(),
-            CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &plan, &pidfd);
+  const pid_t pid = PARLEY_CLONE(RunChild, stack.top(),
+                                 CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD,
+                                 &plan, &pidfd);
   const int clone_error = errno;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 
