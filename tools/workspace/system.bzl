@@ -32,6 +32,7 @@ _LIBRARIES = {
     ),
     "gtest": struct(pc = ["gtest", "gmock"], package = "libgmock-dev"),
     "protobuf": struct(pc = ["protobuf"], package = "libprotobuf-dev"),
+    "re2": struct(pc = ["re2"], package = "libre2-dev"),
 }
 
 # Tool -> the Debian package it comes in.
