@@ -31,9 +31,9 @@ struct PlanOptions {
   uint64_t seed = 1;
   // What processes see besides PARLEY_SEED, PARLEY_PROCESS and their own `env`,
   // which wins; usually BaseEnvironment().
-  std::map<std::string, std::string> environment;
+  std::map<std::string, std::string> environment = {};
   // Names of processes that run already, which `depends_on` may name too.
-  std::vector<std::string> existing_processes;
+  std::vector<std::string> existing_processes = {};
 };
 
 struct Plan {

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/io/tokenizer.h"
 #include "ipc/base/posix_error.h"
@@ -47,23 +48,27 @@ std::string Quoted(absl::string_view message, size_t n) {
 // protobuf reports what it met; these say what to write.
 class Collector : public google::protobuf::io::ErrorCollector {
  public:
-  Collector(absl::string_view file, Diagnostics& diagnostics)
-      : file_(file), diagnostics_(diagnostics) {}
+  Collector(absl::string_view text, absl::string_view file,
+            Diagnostics& diagnostics)
+      : text_(text), file_(file), diagnostics_(diagnostics) {}
 
   void AddError(int line, int column, const std::string& message) override {
+    // Some messages are about the whole text.
+    line = std::max(line, 0);
+    column = std::max(column, 0);
     std::string field = "syntax";
-    std::string what = message;
+    std::string what(absl::StripSuffix(message, "."));
     if (absl::StrContains(message, "has no field named")) {
       UnknownField(message, field, what);
+      BackTo(Quoted(message, 1), line, column);
     } else if (absl::StartsWith(message, "Unknown enumeration value")) {
       UnknownValue(message, field, what);
+      BackTo(Quoted(message, 0), line, column);
     } else if (absl::StrContains(message, "specified multiple times") ||
                absl::StrContains(message, "is specified along with")) {
-      what = absl::StrCat(message, "; write it once");
+      absl::StrAppend(&what, "; write it once");
     }
-    // Some messages are about the whole text.
-    diagnostics_.AddAt(file_, std::max(line, 0) + 1, std::max(column, 0) + 1,
-                       field, what);
+    diagnostics_.AddAt(file_, line + 1, column + 1, field, what);
   }
 
   // Fields that do not exist, because of AllowUnknownField.
@@ -72,6 +77,23 @@ class Collector : public google::protobuf::io::ErrorCollector {
   }
 
  private:
+  // An unknown name is reported at the token after it: goes back to the name.
+  void BackTo(absl::string_view name, int& line, int& column) const {
+    size_t start = 0;
+    for (int i = 0; i < line; ++i) {
+      const size_t end = text_.find('\n', start);
+      if (end == absl::string_view::npos) return;
+      start = end + 1;
+    }
+    const size_t found = text_.substr(0, start + column).rfind(name);
+    if (found == absl::string_view::npos) return;
+    const absl::string_view before = text_.substr(0, found);
+    line = static_cast<int>(std::count(before.begin(), before.end(), '\n'));
+    const size_t newline = before.rfind('\n');
+    column = static_cast<int>(
+        newline == absl::string_view::npos ? found : found - newline - 1);
+  }
+
   static void UnknownField(const std::string& message, std::string& field,
                            std::string& what) {
     const std::string type_name = Quoted(message, 0);
@@ -103,7 +125,8 @@ class Collector : public google::protobuf::io::ErrorCollector {
     what = absl::StrCat("there is no value ", value, Suggest(value, known));
   }
 
-  std::string file_;
+  absl::string_view text_;
+  absl::string_view file_;
   Diagnostics& diagnostics_;
 };
 
@@ -119,6 +142,9 @@ Field Field::At(absl::string_view name, int index) const {
   result.type_ = field == nullptr ? nullptr : field->message_type();
   result.tree_ = nullptr;
   if (field == nullptr || tree_ == nullptr) return result;
+  // protobuf insists on an index for what is repeated, and on none for the
+  // rest.
+  index = field->is_repeated() ? std::max(index, 0) : -1;
   const TextFormat::ParseLocation location = tree_->GetLocation(field, index);
   if (location.line >= 0) result.location_ = location;
   if (result.type_ != nullptr) {
@@ -180,7 +206,7 @@ absl::StatusOr<ParsedScenario> ParseScenario(absl::string_view text,
   parsed.file_name = std::string(file_name);
   parsed.positions = std::make_unique<TextFormat::ParseInfoTree>();
   Diagnostics diagnostics;
-  Collector collector(file_name, diagnostics);
+  Collector collector(text, file_name, diagnostics);
   TextFormat::Parser parser;
   parser.RecordErrorsTo(&collector);
   parser.WriteLocationsTo(parsed.positions.get());

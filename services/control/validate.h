@@ -16,7 +16,7 @@ namespace parley::control {
 struct ValidateOptions {
   const BinaryResolver* binaries = nullptr;  // required
   // Names of processes that run already, which `depends_on` may name too.
-  std::vector<std::string> existing_processes;
+  std::vector<std::string> existing_processes = {};
 };
 
 // Adds what is wrong with `parsed` to `diagnostics`.
