@@ -3,7 +3,7 @@
 // Which roles a channel has:
 //
 //   channel        roles                     at most
-//   pipe           READ, WRITE               one reader, one writer
+//   pipe           READ, WRITE               one reader
 //   pipe duplex    READ_WRITE                two ends
 //   shm, mqueue    READ, WRITE, READ_WRITE
 #ifndef SERVICES_CONTROL_CHANNEL_RULES_H_

@@ -1,5 +1,7 @@
 #include "services/control/compile.h"
 
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -35,8 +37,12 @@ void FillIn(const ParsedScenario& parsed, v1::Process& process) {
   if (process.ok_exit().empty()) process.add_ok_exit(0);
   const std::string& directory = process.working_directory();
   if (!directory.empty() && !absl::StartsWith(directory, "/")) {
+    // Absolute, since it may be a server that runs it.
+    std::error_code error;
     process.set_working_directory(
-        absl::StrCat(parsed.directory(), "/", directory));
+        std::filesystem::absolute(
+            absl::StrCat(parsed.directory(), "/", directory), error)
+            .string());
   }
 }
 
