@@ -405,9 +405,9 @@ TEST_P(ConnectionTest, SendToAClosedPeerIsUnavailable) {
 // gtest leaves SIGPIPE at its default, so a stray one would end the test; this
 // child makes sure of it.
 TEST_P(ConnectionTest, SendToAClosedPeerRaisesNoSigpipe) {
+  receiver().Close();
   Child child = Child::Fork([&] {
     signal(SIGPIPE, SIG_DFL);
-    receiver().Close();
     for (int i = 0; i < 3; ++i) {
       if (!absl::IsUnavailable(sender().Send("x"))) return 1;
       if (!absl::IsUnavailable(sender().Send("x", kShort))) return 2;
