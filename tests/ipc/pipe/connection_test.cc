@@ -154,7 +154,8 @@ TEST(ConnectionPairTest, DuplexTrue) {
 TEST(ConnectionPairTest, SpawnClose) {
   auto ends = Connection::CreatePair(/*duplex=*/true);
   ASSERT_TRUE(ends.ok());
-  auto& [conn, child_conn] = *ends;
+  Connection& conn = ends->first;
+  Connection& child_conn = ends->second;
   Child child = Child::Fork([&] {
     conn.Close();
     absl::StatusOr<std::string> message = child_conn.Receive(kLong);
