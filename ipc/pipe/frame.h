@@ -61,7 +61,7 @@ class FrameHeader {
   friend FrameHeader EncodeFrameHeader(uint64_t payload_bytes);
   FrameHeader() = default;
 
-  std::array<std::byte, kLongSize> bytes_;
+  std::array<std::byte, kLongSize> bytes_ = {};
   size_t size_ = 0;
 };
 
@@ -137,7 +137,7 @@ class FrameDecoder {
 
   uint64_t max_message_bytes_;
   absl::Status status_;
-  std::array<std::byte, FrameHeader::kLongSize> header_;
+  std::array<std::byte, FrameHeader::kLongSize> header_ = {};
   size_t header_received_ = 0;
   size_t header_expected_ = FrameHeader::kShortSize;
   std::optional<uint64_t> payload_bytes_;  // set when the header is complete
