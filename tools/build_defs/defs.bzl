@@ -5,10 +5,19 @@ alone. What is behind a rule lives in private/.
 """
 
 load("//tools/build_defs/private:proto.bzl", _cc_proto_library = "cc_proto_library")
+load(
+    "//tools/build_defs/private:scenario.bzl",
+    _scenario_run = "scenario_run",
+    _scenario_test = "scenario_test",
+    _service_binary = "service_binary",
+)
 
 cc_binary = native.cc_binary
 cc_library = native.cc_library
 cc_proto_library = _cc_proto_library
 cc_test = native.cc_test
+scenario_run = _scenario_run
+scenario_test = _scenario_test
+service_binary = _service_binary
 sh_binary = native.sh_binary
 sh_test = native.sh_test
