@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "services/control/durations.h"
+#include "services/control/utf8.h"
 
 namespace parley::control {
 namespace {
@@ -16,29 +17,6 @@ struct TestCase {
   std::string kind;  // "failure", "error", "skipped" or "" if it passed
   std::string text;
 };
-
-// The length of the UTF-8 sequence that `text` begins with; 0 if there is none,
-// or it is a character that XML 1.0 does not have.
-size_t SequenceLength(absl::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
-  const uint8_t first = byte(0);
-  if (first < 0x80) {
-    return first >= 0x20 || first == '\t' || first == '\n' || first == '\r';
-  }
-  const size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-  if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
-  uint32_t code = first & (0xFF >> (length + 1));
-  for (size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-    code = code << 6 | (byte(i) & 0x3F);
-  }
-  const bool overlong =
-      (length == 3 && code < 0x800) || (length == 4 && code < 0x10000);
-  const bool surrogate = code >= 0xD800 && code <= 0xDFFF;
-  const bool not_a_character = code == 0xFFFE || code == 0xFFFF;
-  if (overlong || surrogate || not_a_character || code > 0x10FFFF) return 0;
-  return length;
-}
 
 std::string WithReproduce(const std::string& text, const Report& report) {
   if (report.reproduce.empty()) return text;
@@ -142,9 +120,12 @@ void AppendSuite(const Report& report, std::string& xml) {
 std::string EscapeXml(absl::string_view text) {
   std::string escaped;
   while (!text.empty()) {
-    const size_t length = SequenceLength(text);
-    if (length == 0) {
-      absl::StrAppendFormat(&escaped, "\\x%02x", static_cast<uint8_t>(text[0]));
+    const size_t length = Utf8SequenceLength(text);
+    const uint8_t byte = static_cast<uint8_t>(text[0]);
+    const bool is_control = length == 1 && byte < 0x20 && byte != '\t' &&
+                            byte != '\n' && byte != '\r';
+    if (length == 0 || is_control) {
+      absl::StrAppendFormat(&escaped, "\\x%02x", byte);
       text.remove_prefix(1);
       continue;
     }

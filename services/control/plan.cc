@@ -77,8 +77,9 @@ absl::StatusOr<Plan> MakePlan(const ParsedScenario& parsed,
 std::map<std::string, std::string> BaseEnvironment() {
   std::map<std::string, std::string> environment;
   environment["PATH"] = "/usr/local/bin:/usr/bin:/bin";
-  for (const char* name : {"PATH", "TMPDIR", "TEST_TMPDIR", "ASAN_OPTIONS",
-                           "LSAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"}) {
+  for (const char* name :
+       {"PATH", "TMPDIR", "TEST_TMPDIR", "RUNFILES_DIR", "ASAN_OPTIONS",
+        "LSAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"}) {
     const char* value = getenv(name);
     if (value != nullptr) environment[name] = value;
   }

@@ -53,7 +53,7 @@ absl::StatusOr<Plan> MakePlan(const ParsedScenario& parsed,
                               const PlanOptions& options);
 
 // PATH, and of our own environment what tests and sanitizers need: TMPDIR,
-// TEST_TMPDIR and *SAN_OPTIONS.
+// TEST_TMPDIR, RUNFILES_DIR and *SAN_OPTIONS.
 std::map<std::string, std::string> BaseEnvironment();
 
 }  // namespace parley::control

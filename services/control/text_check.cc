@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "re2/re2.h"
+#include "services/control/utf8.h"
 
 namespace parley::control {
 namespace {
@@ -31,11 +32,17 @@ std::string Difference(absl::string_view expected, absl::string_view seen) {
 }  // namespace
 
 std::string Excerpt(absl::string_view text) {
-  if (text.size() <= kLongest) {
-    return absl::StrCat("\"", absl::Utf8SafeCEscape(text), "\"");
+  std::string excerpt = "\"";
+  absl::string_view rest = text;
+  while (!rest.empty() && excerpt.size() <= kLongest) {
+    const size_t length = std::max<size_t>(1, Utf8SequenceLength(rest));
+    // Of a character, all of it or nothing: reports must be valid UTF-8.
+    absl::StrAppend(&excerpt, length > 1 ? std::string(rest.substr(0, length))
+                                         : absl::CEscape(rest.substr(0, 1)));
+    rest.remove_prefix(length);
   }
-  return absl::StrCat("\"", absl::Utf8SafeCEscape(text.substr(0, kLongest)),
-                      "\"… (", text.size(), " bytes)");
+  if (rest.empty()) return excerpt + "\"";
+  return absl::StrCat(excerpt, "\"… (", text.size(), " bytes)");
 }
 
 std::string CheckText(const v1::Text& expected, absl::string_view seen) {
