@@ -41,14 +41,15 @@ bool EndedWell(const v1::Process& process, const Outcome& outcome) {
            info.exit().signal() ==
                ipc::process::SignalByName(process.stop().signal());
   }
-  return std::find(process.ok_exit().begin(), process.ok_exit().end(),
+  return info.exit().how_case() == sup::ExitStatus::kCode &&
+         std::find(process.ok_exit().begin(), process.ok_exit().end(),
                    info.exit().code()) != process.ok_exit().end();
 }
 
 bool IsAsExpected(const v1::Exit& expected, const sup::ProcessInfo& info) {
   if (info.state() != sup::EXITED || !info.error().empty()) return false;
   if (expected.how_case() == v1::Exit::kCode) {
-    return info.exit().how_case() != sup::ExitStatus::kSignal &&
+    return info.exit().how_case() == sup::ExitStatus::kCode &&
            info.exit().code() == expected.code();
   }
   return info.exit().how_case() == sup::ExitStatus::kSignal &&
@@ -82,7 +83,11 @@ v1::Check CheckEnd(const std::string& name, const Outcome& outcome, bool ok,
         absl::StrCat("expected ", expected, ", but ", outcome.cut_short));
   }
   if (ok) return MakeCheck(std::move(title), v1::Check::PASSED, "");
-  return MakeCheck(std::move(title), v1::Check::FAILED,
+  const bool is_unknown =
+      outcome.info.state() == sup::EXITED &&
+      outcome.info.exit().how_case() == sup::ExitStatus::HOW_NOT_SET;
+  return MakeCheck(std::move(title),
+                   is_unknown ? v1::Check::INCONCLUSIVE : v1::Check::FAILED,
                    absl::StrCat("expected ", expected, ", seen: ",
                                 DescribeEnd(outcome.info), LastWords(outcome)));
 }

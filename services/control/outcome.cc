@@ -11,6 +11,9 @@ std::string DescribeEnd(const supervisor::v1::ProcessInfo& info) {
     return absl::StrCat("could not be started: ", info.error());
   }
   if (info.state() != sup::EXITED) return "did not end";
+  if (info.exit().how_case() == sup::ExitStatus::HOW_NOT_SET) {
+    return absl::StrCat("ended, nobody knows how: ", info.error());
+  }
   const bool killed = info.exit().how_case() == sup::ExitStatus::kSignal;
   const ipc::process::ExitStatus status =
       killed ? ipc::process::ExitStatus::Killed(info.exit().signal())

@@ -78,6 +78,7 @@ class FakeSupervisor : public SupervisorLink {
     info.set_session("s");
     info.set_name(process);
     info.set_state(state);
+    if (state == sup::EXITED) info.mutable_exit()->set_code(0);
     return message;
   }
 
@@ -194,6 +195,14 @@ TEST_F(EngineTest, ADeathThatWasNotToBeShowsHow) {
   EXPECT_EQ(verdict_.result(), v1::Verdict::FAILED);
   EXPECT_EQ(DetailOf("a exit"),
             "expected exit code 0, seen: killed by SIGSEGV");
+}
+
+TEST_F(EngineTest, AnEndThatNobodySawProvesNothing) {
+  sup::ServerMessage lost = FakeSupervisor::StateMessage("a", sup::EXITED);
+  lost.mutable_event()->mutable_process()->clear_exit();
+  supervisor_.pushes.push_back(lost);
+  Run("process { name: \"a\" binary: \"/bin/true\" }\n");
+  EXPECT_EQ(verdict_.result(), v1::Verdict::INCONCLUSIVE);
 }
 
 TEST_F(EngineTest, DroppedOutputProvesNothing) {
