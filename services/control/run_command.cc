@@ -161,7 +161,12 @@ class Runner {
     } else {
       RunRemotely(options_.connect, plan, run, emit);
     }
-    if (report.AsExpected()) return kExitOk;
+    if (report.AsExpected()) {
+      if (report.expected != v1::Verdict::PASSED && !options_.json) {
+        printf("verdict %s, as expected\n", options_.verdict.c_str());
+      }
+      return kExitOk;
+    }
     if (report.expected != v1::Verdict::PASSED) {
       Complain(absl::StrCat("expected verdict ", options_.verdict, ", seen ",
                             VerdictName(report.verdict.result())));

@@ -32,7 +32,9 @@ class ServerTest : public testing::Test {
     Serve();
   }
   ~ServerTest() override {
-    if (server_ != nullptr) EXPECT_EQ(Stop(), 0);
+    if (server_ != nullptr) {
+      EXPECT_EQ(Stop(), 0);
+    }
     for (const char* name :
          {"/control.lock", "/supervisor.lock", "/supervisor.log"}) {
       unlink((directory_ + name).c_str());
@@ -108,7 +110,9 @@ class ServerTest : public testing::Test {
   }
   // Calls an RPC by its name, with messages as bytes: the health and reflection
   // services have no headers installed.
-  std::string CallByName(const std::string& method, const std::string& bytes) {
+  // `awaited` is the answer to wait for, of a method that answers repeatedly.
+  std::string CallByName(const std::string& method, const std::string& bytes,
+                         const std::string& awaited = "") {
     grpc::GenericStub stub(channel_);
     grpc::ClientContext context;
     grpc::CompletionQueue queue;
@@ -122,29 +126,31 @@ class ServerTest : public testing::Test {
     queue.Next(&tag, &ok);
     call->WritesDone(nullptr);
     queue.Next(&tag, &ok);
-    grpc::ByteBuffer answer;
-    call->Read(&answer, nullptr);
-    queue.Next(&tag, &ok);
+    std::string text;
+    do {
+      grpc::ByteBuffer answer;
+      call->Read(&answer, nullptr);
+      queue.Next(&tag, &ok);
+      text.clear();
+      std::vector<grpc::Slice> slices;
+      if (ok) (void)answer.Dump(&slices);
+      for (const grpc::Slice& part : slices) {
+        text.append(reinterpret_cast<const char*>(part.begin()), part.size());
+      }
+    } while (ok && !awaited.empty() && text != awaited);
+    if (!awaited.empty()) context.TryCancel();
     grpc::Status status;
     call->Finish(&status, nullptr);
     queue.Next(&tag, &ok);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    std::vector<grpc::Slice> slices;
-    if (answer.Valid()) (void)answer.Dump(&slices);
-    std::string text;
-    for (const grpc::Slice& part : slices) {
-      text.append(reinterpret_cast<const char*>(part.begin()), part.size());
-    }
+    EXPECT_TRUE(status.ok() || !awaited.empty()) << status.error_message();
     return text;
   }
-  // HealthCheckRequest{service}: SERVING is 1.
-  std::string Health(const std::string& service) {
-    return CallByName(
-        "/grpc.health.v1.Health/Check",
-        service.empty()
-            ? ""
-            : absl::StrCat("\n", std::string(1, service.size()), service));
+  // HealthCheckRequest{service}, and HealthCheckResponse{status}.
+  static std::string HealthOf(const std::string& service) {
+    return absl::StrCat("\n", std::string(1, service.size()), service);
   }
+  static constexpr char kServing[] = "\x08\x01";
+  static constexpr char kNotServing[] = "\x08\x02";
 
   std::string parent_;
   std::string directory_;
@@ -378,8 +384,17 @@ TEST_F(ServerTest, UpAndDown) {
             0);
 }
 
-TEST_F(ServerTest, ReportsHealthAndReflection) {
-  EXPECT_EQ(Health(""), "\x08\x01");
+TEST_F(ServerTest, AProcessIsHealthyWhileItIsReady) {
+  EXPECT_EQ(CallByName("/grpc.health.v1.Health/Check", ""), kServing);
+  Start("a", "sleeps_forever");
+  const std::string request = HealthOf("sessions/s/processes/a");
+  const std::string watch = "/grpc.health.v1.Health/Watch";
+  EXPECT_EQ(CallByName(watch, request, kServing), kServing);
+  StopProcess("a");
+  EXPECT_EQ(CallByName(watch, request, kNotServing), kNotServing);
+}
+
+TEST_F(ServerTest, TellsWhatItServes) {
   EXPECT_THAT(CallByName("/grpc.reflection.v1alpha.ServerReflection/"
                          "ServerReflectionInfo",
                          std::string(":\0", 2)),

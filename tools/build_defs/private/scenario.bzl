@@ -18,8 +18,9 @@ else
   runfiles="${{RUNFILES_DIR:?has no runfiles: start it with bazel run}}"
 fi
 export RUNFILES_DIR="$runfiles"
-root="$runfiles/{workspace}"
-exec "$root/{parley}" run --workspace={workspace} {options} "$@" {scenarios}
+# So that messages name scenarios by their path in the repository.
+cd "$runfiles/{workspace}"
+exec "$PWD/{parley}" run --workspace={workspace} {options} "$@" {scenarios}
 """
 
 def _quote(text):
@@ -34,7 +35,7 @@ def _scenario_impl(ctx, scenarios, options):
             workspace = ctx.workspace_name,
             parley = ctx.executable._parley.short_path,
             options = " ".join(options),
-            scenarios = " ".join(['"$root"/' + _quote(f.short_path) for f in scenarios]),
+            scenarios = " ".join([_quote(f.short_path) for f in scenarios]),
         ),
         is_executable = True,
     )
