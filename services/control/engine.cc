@@ -142,10 +142,12 @@ class ScenarioRun {
       return ipc::Annotate(status,
                            absl::StrCat("take session ", session_, " down"));
     }
-    // What was pushed before the answer is here already.
+    // The answer can overtake what was pushed before it, if we are slow to
+    // read; the last push is that the session is gone.
+    const ipc::Deadline deadline = ipc::Deadline::After(kAnswerTimeout);
     while (!session_is_down_) {
       absl::StatusOr<sup::ServerMessage> message =
-          link_.Next(absl::ZeroDuration());
+          link_.Next(deadline.Remaining());
       if (absl::IsDeadlineExceeded(message.status())) break;
       if (!message.ok()) return message.status();
       Handle(*message);

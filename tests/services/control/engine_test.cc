@@ -27,7 +27,9 @@ class FakeSupervisor : public SupervisorLink {
       for (const sup::ServerMessage& message : at_down) {
         pushes.push_back(message);
       }
-      if (!down_status.ok()) return down_status;
+      sup::ServerMessage down;
+      down.mutable_event()->mutable_session_down()->set_name("s");
+      pushes.push_back(std::move(down));
     }
     return sup::Response();
   }
@@ -86,7 +88,6 @@ class FakeSupervisor : public SupervisorLink {
   std::deque<sup::ServerMessage> pushes;
   std::vector<sup::ServerMessage> at_down;
   absl::Status up_status;
-  absl::Status down_status;
   absl::Status next_status;  // once nothing is left to push
 };
 

@@ -290,6 +290,19 @@ TEST_F(ServerTest, TailsLogs) {
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
 }
 
+TEST_F(ServerTest, LogsLongerThanAnyBufferOnTheWayAreWhole) {
+  v1::StartProcessRequest start;
+  start.set_session("sessions/s");
+  start.mutable_process()->set_name("seq");
+  start.mutable_process()->set_binary("/usr/bin/seq");
+  start.mutable_process()->add_args("100000");
+  Call(&v1::Control::Stub::StartProcess, start);
+  WaitFor("seq", v1::ProcessStatus::EXITED);
+  v1::TailLogsRequest request;
+  request.set_process("sessions/s/processes/seq");
+  EXPECT_EQ(TextOf(request).size(), 588895);
+}
+
 TEST_F(ServerTest, RunsAScenarioInASessionOfItsOwn) {
   v1::RunScenarioRequest request;
   request.mutable_scenario()->set_file_name("x.textproto");
