@@ -4,10 +4,12 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "ipc/base/posix_error.h"
 
@@ -27,7 +29,28 @@ absl::StatusOr<SegmentPrefix> ReadSegmentPrefix(int fd) {
   return prefix;
 }
 
+namespace {
+
+// The kernel does not compare a size with what there is: it allocates page
+// after page, and once there are none left it kills processes, mostly other
+// people's.
+absl::Status CheckFitsMachine(absl::string_view name, size_t size) {
+  struct sysinfo machine;
+  if (sysinfo(&machine) != 0) return PosixError(errno, "sysinfo");
+  const uint64_t total =
+      (uint64_t{machine.totalram} + machine.totalswap) * machine.mem_unit;
+  if (size <= total) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("allocating ", size, " bytes for ", name,
+                   ": this machine has only ", total));
+}
+
+}  // namespace
+
 absl::StatusOr<UniqueFd> CreateMemory(absl::string_view name, size_t size) {
+  if (absl::Status status = CheckFitsMachine(name, size); !status.ok()) {
+    return status;
+  }
   const std::string c_name(name);
   UniqueFd fd(memfd_create(c_name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd.ok()) return PosixError(errno, absl::StrCat("memfd_create ", name));

@@ -44,7 +44,9 @@ static_assert(sizeof(SegmentPrefix) == 16);
 absl::StatusOr<SegmentPrefix> ReadSegmentPrefix(int fd);
 
 // An anonymous file of `size` bytes, all zero, close-on-exec, its memory
-// allocated (ResourceExhausted if there is none left) and its size sealed.
+// allocated and its size sealed. ResourceExhausted if the kernel has none left,
+// or at once if the machine does not have that much; in between the kernel may
+// well kill processes to find it, so keep sizes from strangers within bounds.
 // `name` is for /proc/PID/maps only and need not be unique.
 absl::StatusOr<UniqueFd> CreateMemory(absl::string_view name, size_t size);
 

@@ -1,0 +1,332 @@
+#include "ipc/pipe/connection.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "ipc/base/posix_error.h"
+
+namespace ipc::pipe {
+namespace {
+
+// What FromFd learns about a descriptor.
+struct Direction {
+  StreamKind kind;
+  bool readable;
+  bool writable;
+};
+
+absl::StatusOr<int> SocketOption(int fd, int option) {
+  int value = 0;
+  socklen_t size = sizeof(value);
+  if (getsockopt(fd, SOL_SOCKET, option, &value, &size) != 0) {
+    return PosixError(errno, absl::StrCat("getsockopt of fd ", fd));
+  }
+  return value;
+}
+
+absl::Status CheckSocket(int fd) {
+  absl::StatusOr<int> type = SocketOption(fd, SO_TYPE);
+  if (!type.ok()) return type.status();
+  if (*type != SOCK_STREAM) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("fd ", fd,
+                     " is a socket, but not of type SOCK_STREAM, and a frame "
+                     "would not fit its packets: create it as SOCK_STREAM"));
+  }
+  absl::StatusOr<int> listening = SocketOption(fd, SO_ACCEPTCONN);
+  if (!listening.ok()) return listening.status();
+  if (*listening != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "fd ", fd, " is a listening socket: pass one that accept returned"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Direction> Inspect(int fd) {
+  struct stat stat;
+  if (fstat(fd, &stat) != 0) {
+    return PosixError(errno, absl::StrCat("fstat of fd ", fd));
+  }
+  if (S_ISSOCK(stat.st_mode)) {
+    if (absl::Status status = CheckSocket(fd); !status.ok()) return status;
+    return Direction{StreamKind::kSocket, true, true};
+  }
+  if (!S_ISFIFO(stat.st_mode)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "fd ", fd,
+        " is neither a pipe nor a socket: pass an end of a pipe, a "
+        "FIFO or a stream socket"));
+  }
+  const int flags = fcntl(fd, F_GETFL);
+  if (flags < 0) return PosixError(errno, absl::StrCat("F_GETFL of fd ", fd));
+  if ((flags & (O_DIRECT | O_PATH)) != 0) {
+    // Reading the four bytes of a header from a packet drops its rest.
+    return absl::InvalidArgumentError(
+        absl::StrCat("fd ", fd,
+                     " is a pipe in packet mode (O_DIRECT) or only a path "
+                     "(O_PATH): open it without"));
+  }
+  const int mode = flags & O_ACCMODE;
+  return Direction{StreamKind::kPipe, mode != O_WRONLY, mode != O_RDONLY};
+}
+
+}  // namespace
+
+Connection::Connection(UniqueFd fd, StreamKind kind, bool readable,
+                       bool writable, const Options& options)
+    : fd_(std::move(fd)),
+      kind_(kind),
+      readable_(readable),
+      writable_(writable),
+      max_message_bytes_(options.max_message_bytes),
+      decoder_(options.max_message_bytes) {}
+
+absl::StatusOr<std::pair<Connection, Connection>> Connection::CreatePair(
+    bool duplex, const Options& options) {
+  int fds[2];
+  const int result =
+      duplex ? socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds)
+             : pipe2(fds, O_CLOEXEC);
+  if (result != 0) {
+    return PosixError(
+        errno, duplex ? "creating a pair of sockets" : "creating a pipe");
+  }
+  const StreamKind kind = duplex ? StreamKind::kSocket : StreamKind::kPipe;
+  return std::pair(Connection(UniqueFd(fds[0]), kind, true, duplex, options),
+                   Connection(UniqueFd(fds[1]), kind, duplex, true, options));
+}
+
+absl::StatusOr<Connection> Connection::FromFd(UniqueFd fd,
+                                              const Options& options) {
+  absl::StatusOr<Direction> end = Inspect(fd.get());
+  if (!end.ok()) return end.status();
+  if (fcntl(fd.get(), F_SETFD, FD_CLOEXEC) != 0) {
+    return PosixError(errno,
+                      absl::StrCat("setting close-on-exec of fd ", fd.get()));
+  }
+  return Connection(std::move(fd), end->kind, end->readable, end->writable,
+                    options);
+}
+
+std::string Connection::Name() const {
+  return absl::StrCat(kind_ == StreamKind::kPipe ? "pipe" : "socket", " fd ",
+                      fd_.get());
+}
+
+absl::Status Connection::CheckReceive() const {
+  if (!fd_.ok()) {
+    return absl::FailedPreconditionError(
+        "receiving on a connection that is closed or moved from");
+  }
+  if (!readable_) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        Name(),
+        " can only send: receive on the other end, or create the pair "
+        "duplex"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Connection::CheckSend() const {
+  if (!fd_.ok()) {
+    return absl::FailedPreconditionError(
+        "sending on a connection that is closed or moved from");
+  }
+  if (!writable_) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        Name(),
+        " can only receive: send on the other end, or create the pair "
+        "duplex"));
+  }
+  if (is_shut_) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "sending on ", Name(),
+        " after ShutdownSend: it can only receive now; open a new one"));
+  }
+  return send_status_;
+}
+
+absl::Status Connection::Send(absl::string_view message,
+                              absl::Duration timeout) {
+  return Send(
+      absl::MakeConstSpan(reinterpret_cast<const std::byte*>(message.data()),
+                          message.size()),
+      timeout);
+}
+
+absl::Status Connection::Send(absl::Span<const std::byte> message,
+                              absl::Duration timeout) {
+  if (absl::Status status = CheckSend(); !status.ok()) return status;
+  if (message.size() > max_message_bytes_) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "sending on ", Name(), ": a message of ", message.size(),
+        " bytes exceeds the limit of ", max_message_bytes_,
+        " bytes: raise max_message_bytes on both ends, or send less"));
+  }
+  const Deadline deadline = Deadline::After(timeout);
+  const FrameHeader header = EncodeFrameHeader(message.size());
+  absl::Span<const std::byte> head = header.bytes();
+  absl::Span<const std::byte> body = message;
+  const size_t total = head.size() + body.size();
+  while (!head.empty() || !body.empty()) {
+    absl::StatusOr<size_t> n = WriteSome(stream(), head, body, deadline);
+    if (!n.ok()) {
+      const size_t written = total - head.size() - body.size();
+      const std::string context = absl::StrCat("sending on ", Name());
+      if (written == 0) return Annotate(n.status(), context);
+      // The peer would take the next frame for the rest of this one.
+      const std::string what = absl::StrCat(
+          context, ": only ", written, " of the ", total,
+          " bytes of a frame were written (", n.status().message(), ")");
+      const std::string way_out =
+          "; nothing can be sent any more: close the connection and open a new "
+          "one";
+      // A peer that has gone stays the reason, however often it is asked for.
+      const bool gone = absl::IsUnavailable(n.status());
+      send_status_ = absl::Status(gone ? absl::StatusCode::kUnavailable
+                                       : absl::StatusCode::kFailedPrecondition,
+                                  absl::StrCat(what, " earlier", way_out));
+      return absl::Status(n.status().code(), absl::StrCat(what, way_out));
+    }
+    const size_t from_head = std::min(*n, head.size());
+    head.remove_prefix(from_head);
+    body.remove_prefix(*n - from_head);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> Connection::Receive(absl::Duration timeout) {
+  if (absl::Status status = CheckReceive(); !status.ok()) return status;
+  absl::Status status = ReadFrame(Deadline::After(timeout));
+  if (!status.ok()) {
+    return Annotate(status, absl::StrCat("receiving on ", Name()));
+  }
+  return decoder_.TakeFrame();
+}
+
+absl::StatusOr<size_t> Connection::ReceiveInto(absl::Span<std::byte> buffer,
+                                               absl::Duration timeout) {
+  if (absl::Status status = CheckReceive(); !status.ok()) return status;
+  const Deadline deadline = Deadline::After(timeout);
+  absl::Status status = ReadHeader(deadline);
+  if (status.ok()) {
+    const size_t size = *decoder_.payload_bytes();
+    if (size > buffer.size()) {
+      status = absl::InvalidArgumentError(
+          absl::StrCat("a message of ", size,
+                       " bytes does not fit a buffer of ", buffer.size(),
+                       " bytes; it is kept: pass a larger buffer, or call "
+                       "Receive"));
+    } else {
+      status = ReadPayload(buffer.first(size), deadline);
+      if (status.ok()) return size;
+    }
+  }
+  return Annotate(status, absl::StrCat("receiving on ", Name()));
+}
+
+absl::Status Connection::ReadOnce(Deadline deadline) {
+  absl::StatusOr<size_t> n = ReadSome(stream(), decoder_.Space(), deadline);
+  if (!n.ok()) return ReceiveError(n.status());
+  if (*n == 0) return decoder_.EndOfStream();
+  return decoder_.Commit(*n);
+}
+
+absl::Status Connection::ReadHeader(Deadline deadline) {
+  if (!decoder_.status().ok()) return decoder_.status();
+  while (!decoder_.payload_bytes().has_value()) {
+    if (absl::Status status = ReadOnce(deadline); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Connection::ReadFrame(Deadline deadline) {
+  if (absl::Status status = ReadHeader(deadline); !status.ok()) return status;
+  while (!decoder_.has_frame()) {
+    if (absl::Status status = ReadOnce(deadline); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Connection::ReadPayload(absl::Span<std::byte> buffer,
+                                     Deadline deadline) {
+  // What an earlier call left when it timed out.
+  const absl::string_view early = decoder_.partial_payload();
+  std::copy(early.begin(), early.end(), reinterpret_cast<char*>(buffer.data()));
+  const size_t start = early.size();
+  size_t received = start;
+  while (received < buffer.size()) {
+    absl::StatusOr<size_t> n =
+        ReadSome(stream(), buffer.subspan(received), deadline);
+    if (n.ok() && *n > 0) {
+      received += *n;
+      continue;
+    }
+    // The buffer goes back to the caller, so what has come moves to the
+    // decoder.
+    absl::Span<const std::byte> rest = buffer.subspan(start, received - start);
+    decoder_.Decode(rest).IgnoreError();  // not a header: cannot be refused
+    return n.ok() ? decoder_.EndOfStream() : ReceiveError(n.status());
+  }
+  decoder_.SkipFrame();
+  return absl::OkStatus();
+}
+
+absl::Status Connection::ReceiveError(const absl::Status& status) const {
+  // A socket whose peer closed it with messages of ours unread is reset, not
+  // ended; inside a frame that matters less than the frame.
+  if (absl::IsUnavailable(status) && !decoder_.at_boundary()) {
+    return decoder_.EndOfStream();
+  }
+  return status;
+}
+
+absl::StatusOr<bool> Connection::Poll(absl::Duration timeout) {
+  if (absl::Status status = CheckReceive(); !status.ok()) return status;
+  if (!decoder_.status().ok()) return decoder_.status();
+  absl::StatusOr<bool> ready =
+      WaitReady(stream(), POLLIN, Deadline::After(timeout));
+  if (!ready.ok()) {
+    return Annotate(ready.status(), absl::StrCat("waiting for ", Name()));
+  }
+  return ready;
+}
+
+absl::Status Connection::ShutdownSend() {
+  if (absl::Status status = CheckSend(); !status.ok()) return status;
+  if (kind_ == StreamKind::kPipe) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        Name(), " has one direction only: Close it to end the stream"));
+  }
+  if (shutdown(fd_.get(), SHUT_WR) != 0) {
+    return PosixError(errno, absl::StrCat("shutdown of ", Name()));
+  }
+  is_shut_ = true;
+  return absl::OkStatus();
+}
+
+void Connection::Close() { fd_.Reset(); }
+
+absl::StatusOr<UniqueFd> Connection::Release() {
+  if (!fd_.ok()) {
+    return absl::FailedPreconditionError(
+        "releasing a connection that is closed or moved from");
+  }
+  if (!decoder_.at_boundary() || !decoder_.status().ok()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("releasing ", Name(),
+                     " inside a message that was received in part: "
+                     "Receive it first"));
+  }
+  if (!send_status_.ok()) return Annotate(send_status_, "releasing");
+  return std::move(fd_);
+}
+
+}  // namespace ipc::pipe

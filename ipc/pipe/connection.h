@@ -1,0 +1,195 @@
+// A Connection carries messages, whole and in order, over a pipe or a stream
+// socket, in the frame format of Python's multiprocessing.connection (see
+// ipc/pipe/frame.h), so that either side can be a Python process.
+//
+// Example:
+//
+//   auto ends = Connection::CreatePair(/*duplex=*/true);
+//   if (!ends.ok()) return ends.status();
+//   auto& [parent, child] = *ends;
+//   ... start a process that inherits child.fd(), then child.Close();
+//   absl::Status sent = parent.Send("hello", absl::Seconds(1));
+//   while (true) {
+//     absl::StatusOr<std::string> message = parent.Receive();
+//     if (absl::IsOutOfRange(message.status())) break;  // the child has closed
+//     if (!message.ok()) return message.status();
+//     Handle(*message);
+//   }
+//
+// and in the child, which was told the number of its descriptor:
+//
+//   absl::StatusOr<Connection> connection = Connection::FromFd(UniqueFd(3));
+//
+// or, if the child is Python: multiprocessing.connection.Connection(3).
+//
+// Guarantees
+// - A message arrives whole or not at all. A peer that dies inside one shows as
+//   DataLoss, never as a shorter message or as a clean end.
+// - A Send that returns OK has handed the whole message to the kernel. Nobody
+//   knows whether the peer read it: that takes an answer.
+// - A peer that has gone is an error of Send (Unavailable), never a SIGPIPE,
+//   whatever the program does about that signal.
+// - Receive reads the bytes of one message and no more, so several processes
+//   may take turns on the same end, and a descriptor can be handed on between
+//   messages. At the same time they may not: one would get the header and
+//   another the payload. Several senders at the same time may share the end of
+//   a pipe (not of a socket) if their messages and headers fit into PIPE_BUF
+//   (4096 bytes), which is what the kernel writes in one piece.
+// - Time-outs do not depend on O_NONBLOCK, and the flag is left as it was
+// found:
+//   the peers of an inherited descriptor share it. ipc/pipe/stream_io.h tells
+//   what is done instead, and what an old kernel lacks.
+// - Memory for a message grows as it arrives, not by what its header claims.
+//
+// Status codes
+//   DeadlineExceeded   the time-out has passed. A Receive that timed out goes
+//   on
+//                      where it was at the next call. A Send that timed out has
+//                      either written nothing, and may be repeated, or, as its
+//                      message says, a part: then nothing can be sent any more.
+//   OutOfRange         Receive: the peer has closed, between two messages.
+//   DataLoss           Receive: the peer closed or died inside a message; or
+//                      what it sent is not a frame.
+//   Unavailable        Send: nobody can receive any more. Receive: the peer
+//                      closed a socket and left messages of ours unread.
+//   ResourceExhausted  a message exceeds Options::max_message_bytes.
+//   InvalidArgument    ReceiveInto: the buffer is too small (the message is
+//                      kept); FromFd: not a pipe or a stream socket.
+//   PermissionDenied   the wrong end: Send on the receiving end of a pipe, or
+//                      the other way round.
+//   FailedPrecondition the connection is closed or moved from; or an earlier
+//                      error, which the message names, has cost the frame
+//                      boundaries: close the connection and open a new one.
+//
+// Thread safety: one thread may receive (Receive, ReceiveInto, Poll) while
+// another sends (Send, ShutdownSend); two of the same kind at once, or any
+// other member that is not const, need a lock.
+//
+// Fork: both processes then hold the same end. Close it in the one that does
+// not use it, or the peer will not see the end of the stream. Every descriptor
+// here is close-on-exec.
+#ifndef IPC_PIPE_CONNECTION_H_
+#define IPC_PIPE_CONNECTION_H_
+
+#include <cstddef>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ipc/base/deadline.h"
+#include "ipc/base/unique_fd.h"
+#include "ipc/base/waitable.h"
+#include "ipc/pipe/frame.h"
+#include "ipc/pipe/stream_io.h"
+
+namespace ipc::pipe {
+
+struct ConnectionOptions {
+  // The largest message, in bytes, that Send takes and Receive accepts. Bounds
+  // the memory that a peer can make us use; but a larger frame costs the
+  // connection, so agree on it with the peer. Python has no such limit.
+  size_t max_message_bytes = size_t{64} << 20;
+};
+
+class Connection final : public Waitable {
+ public:
+  using Options = ConnectionOptions;
+
+  // Two connected ends. Duplex: a pair of unix stream sockets, each sends and
+  // receives. Otherwise a pipe: the first receives, the second sends.
+  static absl::StatusOr<std::pair<Connection, Connection>> CreatePair(
+      bool duplex = true, const Options& options = {});
+
+  // Takes over an end that somebody else made: a pipe, a FIFO or a connected
+  // stream socket of any family; directions are those it was opened for. Sets
+  // close-on-exec, which is the descriptor's own, and changes nothing that
+  // other processes would see. On error `fd` is closed. A FIFO opened for
+  // reading and writing is taken, but keeps itself alive: neither the end of
+  // the stream nor a peer that has gone will ever show.
+  static absl::StatusOr<Connection> FromFd(UniqueFd fd,
+                                           const Options& options = {});
+
+  Connection(Connection&& other) noexcept = default;
+  Connection& operator=(Connection&& other) noexcept = default;
+  // Closes. Never blocks; what was sent stays readable for the peer.
+  ~Connection() override = default;
+
+  // Sends one message, possibly empty. While the kernel's buffer is full, waits
+  // for the peer to receive. A `timeout` of zero or less tries once.
+  absl::Status Send(absl::string_view message,
+                    absl::Duration timeout = absl::InfiniteDuration());
+  absl::Status Send(absl::Span<const std::byte> message,
+                    absl::Duration timeout = absl::InfiniteDuration());
+
+  // Receives one message. A `timeout` of zero or less takes what is there.
+  absl::StatusOr<std::string> Receive(
+      absl::Duration timeout = absl::InfiniteDuration());
+  // Receives one message into `buffer` and returns its size. If it does not
+  // fit, InvalidArgument tells the size, and the next call gets the same
+  // message. After an error the content of `buffer` is unspecified, but nothing
+  // is lost.
+  absl::StatusOr<size_t> ReceiveInto(
+      absl::Span<std::byte> buffer,
+      absl::Duration timeout = absl::InfiniteDuration());
+
+  // Waits for something to receive: at least the beginning of a message, or the
+  // end of the stream. False if there was nothing before the time-out.
+  absl::StatusOr<bool> Poll(absl::Duration timeout = absl::ZeroDuration());
+
+  // Ends our direction: the peer receives what was sent and then a clean end,
+  // and can still send. For sockets; it acts on the socket, so also for other
+  // processes that hold it. FailedPrecondition on a pipe, which has no other
+  // direction to keep open: Close it.
+  absl::Status ShutdownSend();
+
+  // Closes the descriptor. May be repeated. Never blocks.
+  void Close();
+
+  // Gives the descriptor away, to be used between messages by somebody else.
+  // FailedPrecondition, and the connection stays as it is, if a part of a
+  // message has been received or sent.
+  absl::StatusOr<UniqueFd> Release();
+
+  // The descriptor, which stays owned, or -1 when closed.
+  int fd() const { return fd_.get(); }
+  bool readable() const { return readable_; }
+  bool writable() const { return writable_; }
+
+  // Waitable: becomes readable when Poll would be true. -1 when closed.
+  int poll_fd() const override { return fd_.get(); }
+
+ private:
+  Connection(UniqueFd fd, StreamKind kind, bool readable, bool writable,
+             const Options& options);
+
+  Stream stream() const { return {.fd = fd_.get(), .kind = kind_}; }
+  std::string Name() const;
+  absl::Status CheckReceive() const;
+  absl::Status CheckSend() const;
+  // Reads until the decoder knows the size of the message, or has all of it.
+  absl::Status ReadHeader(Deadline deadline);
+  absl::Status ReadFrame(Deadline deadline);
+  absl::Status ReadOnce(Deadline deadline);
+  // The rest of a message straight into `buffer`, of its exact size.
+  absl::Status ReadPayload(absl::Span<std::byte> buffer, Deadline deadline);
+  // What a failed read means at this point of the stream.
+  absl::Status ReceiveError(const absl::Status& status) const;
+
+  UniqueFd fd_;
+  StreamKind kind_;
+  bool readable_;
+  bool writable_;
+  size_t max_message_bytes_;
+  FrameDecoder decoder_;  // of the receiving thread
+  // Of the sending thread.
+  bool is_shut_ = false;      // by ShutdownSend
+  absl::Status send_status_;  // what Send returns from now on, if not OK
+};
+
+}  // namespace ipc::pipe
+
+#endif  // IPC_PIPE_CONNECTION_H_

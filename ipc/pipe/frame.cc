@@ -1,0 +1,153 @@
+#include "ipc/pipe/frame.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace ipc::pipe {
+namespace {
+
+constexpr uint32_t kLongHeaderMark = 0xffffffff;  // -1
+
+template <typename Integer>
+void StoreBigEndian(Integer value, std::byte* out) {
+  for (size_t i = sizeof(value); i-- > 0; value >>= 8) {
+    out[i] = static_cast<std::byte>(value & 0xff);
+  }
+}
+
+template <typename Integer>
+Integer LoadBigEndian(const std::byte* in) {
+  Integer value = 0;
+  for (size_t i = 0; i < sizeof(value); ++i) {
+    value = (value << 8) | std::to_integer<Integer>(in[i]);
+  }
+  return value;
+}
+
+}  // namespace
+
+FrameHeader EncodeFrameHeader(uint64_t payload_bytes) {
+  FrameHeader header;
+  if (payload_bytes <= kMaxShortPayload) {
+    StoreBigEndian(static_cast<uint32_t>(payload_bytes), header.bytes_.data());
+    header.size_ = FrameHeader::kShortSize;
+  } else {
+    StoreBigEndian(kLongHeaderMark, header.bytes_.data());
+    StoreBigEndian(payload_bytes,
+                   header.bytes_.data() + FrameHeader::kShortSize);
+    header.size_ = FrameHeader::kLongSize;
+  }
+  return header;
+}
+
+void AppendFrame(absl::string_view payload, std::string& out) {
+  const FrameHeader header = EncodeFrameHeader(payload.size());
+  out.append(reinterpret_cast<const char*>(header.bytes().data()),
+             header.bytes().size());
+  out.append(payload.data(), payload.size());
+}
+
+absl::StatusOr<std::optional<std::string>> FrameDecoder::Decode(
+    absl::Span<const std::byte>& bytes) {
+  if (!status_.ok()) return status_;
+  while (!has_frame()) {
+    if (bytes.empty()) return std::nullopt;
+    const absl::Span<std::byte> space = Space();
+    const size_t n = std::min(space.size(), bytes.size());
+    std::memcpy(space.data(), bytes.data(), n);
+    bytes.remove_prefix(n);
+    if (absl::Status status = Commit(n); !status.ok()) return status;
+  }
+  return TakeFrame();
+}
+
+absl::Span<std::byte> FrameDecoder::Space() {
+  if (!status_.ok()) return {};
+  if (!payload_bytes_.has_value()) {
+    return {header_.data() + header_received_,
+            header_expected_ - header_received_};
+  }
+  if (payload_received_ == payload_.size()) {
+    // Doubling keeps the copying linear; starting small and growing only when
+    // full keeps a claimed size from allocating anything.
+    payload_.resize(std::min<uint64_t>(
+        *payload_bytes_,
+        std::max<uint64_t>(kFirstAllocationBytes, 2 * payload_.size())));
+  }
+  return {reinterpret_cast<std::byte*>(payload_.data()) + payload_received_,
+          payload_.size() - payload_received_};
+}
+
+absl::Status FrameDecoder::Commit(size_t bytes) {
+  if (!status_.ok()) return status_;
+  if (payload_bytes_.has_value()) {
+    payload_received_ += bytes;
+    return absl::OkStatus();
+  }
+  header_received_ += bytes;
+  if (header_received_ < header_expected_) return absl::OkStatus();
+  return ParseHeader();
+}
+
+absl::Status FrameDecoder::ParseHeader() {
+  const auto first = LoadBigEndian<uint32_t>(header_.data());
+  uint64_t size = first;
+  if (first == kLongHeaderMark) {
+    header_expected_ = FrameHeader::kLongSize;
+    if (header_received_ < header_expected_) return absl::OkStatus();
+    size = LoadBigEndian<uint64_t>(header_.data() + FrameHeader::kShortSize);
+  } else if (first > kMaxShortPayload) {
+    return Refuse(absl::DataLossError(absl::StrCat(
+        "corrupt frame header: length ", static_cast<int32_t>(first),
+        "; the peer does not speak the frame format of "
+        "multiprocessing.connection, or somebody else wrote in between")));
+  }
+  if (size > max_message_bytes_) {
+    return Refuse(absl::ResourceExhaustedError(absl::StrCat(
+        "a frame of ", size, " bytes exceeds the limit of ", max_message_bytes_,
+        " bytes: raise max_message_bytes, or send less")));
+  }
+  payload_bytes_ = size;
+  return absl::OkStatus();
+}
+
+absl::Status FrameDecoder::Refuse(absl::Status reason) {
+  status_ = absl::FailedPreconditionError(
+      absl::StrCat("the stream was given up, as its frame boundaries are lost "
+                   "since an earlier error (",
+                   reason.message(), "): close it and open a new one"));
+  return reason;
+}
+
+std::string FrameDecoder::TakeFrame() {
+  std::string frame = std::move(payload_);
+  SkipFrame();
+  return frame;
+}
+
+void FrameDecoder::SkipFrame() {
+  header_received_ = 0;
+  header_expected_ = FrameHeader::kShortSize;
+  payload_bytes_.reset();
+  payload_.clear();
+  payload_received_ = 0;
+}
+
+absl::Status FrameDecoder::EndOfStream() const {
+  if (at_boundary()) {
+    return absl::OutOfRangeError("closed by the peer: no more messages");
+  }
+  if (!payload_bytes_.has_value()) {
+    return absl::DataLossError(absl::StrCat(
+        "the stream ended inside a frame, after ", header_received_, " of the ",
+        header_expected_, " bytes of its header"));
+  }
+  return absl::DataLossError(
+      absl::StrCat("the stream ended inside a frame, after ", payload_received_,
+                   " of the ", *payload_bytes_, " bytes of its payload"));
+}
+
+}  // namespace ipc::pipe

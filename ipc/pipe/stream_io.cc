@@ -1,0 +1,186 @@
+#include "ipc/pipe/stream_io.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <atomic>
+
+#include "absl/strings/str_cat.h"
+#include "ipc/base/posix_error.h"
+#include "ipc/pipe/sigpipe.h"
+
+namespace ipc::pipe {
+namespace {
+
+// Newer than the libc headers of Debian 12.
+#ifndef RWF_NOSIGNAL
+#define RWF_NOSIGNAL 0x00000100
+#endif
+
+// The RWF_ flags that this kernel was found not to know for pipes. Relaxed: a
+// flag only ever turns on, it guards no other memory, and who misses it finds
+// out by an error of its own.
+std::atomic<int> missing_flags = 0;
+
+bool IsMissing(int flag) {
+  return (missing_flags.load(std::memory_order_relaxed) & flag) != 0;
+}
+
+// Whether a call with `flags` failed for lack of one of them, which is then on
+// record. The newest is given up first.
+bool NoteMissing(int error, int flags) {
+  // ENOSYS: a sandbox that does not know preadv2.
+  if (error != EOPNOTSUPP && error != ENOSYS) return false;
+  for (const int flag : {RWF_NOSIGNAL, RWF_NOWAIT}) {
+    if ((flags & flag) != 0) {
+      missing_flags.fetch_or(flag, std::memory_order_relaxed);
+      return true;
+    }
+  }
+  return false;
+}
+
+bool WouldBlock(int error) { return error == EAGAIN || error == EWOULDBLOCK; }
+
+// One attempt; -1 and EAGAIN if `wait` is false and nothing is there.
+ssize_t Read(const Stream& stream, absl::Span<std::byte> bytes, bool wait) {
+  if (stream.kind == StreamKind::kSocket) {
+    return recv(stream.fd, bytes.data(), bytes.size(), wait ? 0 : MSG_DONTWAIT);
+  }
+  const iovec part = {.iov_base = bytes.data(), .iov_len = bytes.size()};
+  if (!wait && !IsMissing(RWF_NOWAIT)) {
+    const ssize_t n = preadv2(stream.fd, &part, 1, -1, RWF_NOWAIT);
+    if (n >= 0 || !NoteMissing(errno, RWF_NOWAIT)) return n;
+  }
+  if (!wait) {
+    pollfd p = {.fd = stream.fd, .events = POLLIN, .revents = 0};
+    const int ready = poll(&p, 1, 0);
+    if (ready < 0) return -1;
+    if (ready == 0) {
+      errno = EAGAIN;
+      return -1;
+    }
+  }
+  // Takes what is there; blocks only for the first byte.
+  return readv(stream.fd, &part, 1);
+}
+
+// Writes to a pipe by pwritev2 with `flags`, doing what RWF_NOSIGNAL does by
+// other means if need be. There are no other means for RWF_NOWAIT: EAGAIN.
+ssize_t WritePipe(int fd, const iovec* parts, int count, int flags) {
+  while (true) {
+    const int known = flags & ~missing_flags.load(std::memory_order_relaxed);
+    if (((flags ^ known) & RWF_NOWAIT) != 0) {
+      errno = EAGAIN;
+      return -1;
+    }
+    ssize_t n;
+    if ((known & RWF_NOSIGNAL) != 0) {
+      n = pwritev2(fd, parts, count, -1, known);
+    } else {
+      SigpipeGuard guard;
+      n = known == 0 ? writev(fd, parts, count)
+                     : pwritev2(fd, parts, count, -1, known);
+      if (n < 0 && errno == EPIPE) guard.Consume();
+    }
+    if (n >= 0 || !NoteMissing(errno, known)) return n;
+  }
+}
+
+// One attempt; -1 and EAGAIN if `wait` is false and there is no room.
+ssize_t Write(const Stream& stream, iovec* parts, int count, bool wait) {
+  if (stream.kind == StreamKind::kSocket) {
+    msghdr message = {};
+    message.msg_iov = parts;
+    message.msg_iovlen = count;
+    return sendmsg(stream.fd, &message,
+                   MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT));
+  }
+  if (wait) return WritePipe(stream.fd, parts, count, RWF_NOSIGNAL);
+  if (!IsMissing(RWF_NOWAIT)) {
+    const ssize_t n =
+        WritePipe(stream.fd, parts, count, RWF_NOSIGNAL | RWF_NOWAIT);
+    if (n >= 0 || !IsMissing(RWF_NOWAIT)) return n;
+  }
+  pollfd p = {.fd = stream.fd, .events = POLLOUT, .revents = 0};
+  const int ready = poll(&p, 1, 0);
+  if (ready < 0) return -1;
+  if (ready == 0) {
+    errno = EAGAIN;
+    return -1;
+  }
+  // Room for one page at least, so for PIPE_BUF bytes.
+  size_t left = PIPE_BUF;
+  for (int i = 0; i < count; ++i) {
+    parts[i].iov_len = std::min(parts[i].iov_len, left);
+    left -= parts[i].iov_len;
+  }
+  return WritePipe(stream.fd, parts, count, RWF_NOSIGNAL);
+}
+
+// Repeats `attempt`, a call of Read or Write that takes whether to wait, until
+// it gets something done or the deadline passes. An attempt comes before the
+// first poll, as a channel in use is mostly ready, and that is then all it
+// costs; without a deadline the attempt itself does the waiting.
+template <typename Attempt>
+absl::StatusOr<size_t> Repeat(const Stream& stream, short events,
+                              Deadline deadline, absl::string_view operation,
+                              Attempt attempt) {
+  while (true) {
+    const ssize_t n = attempt(deadline.is_infinite());
+    if (n >= 0) return static_cast<size_t>(n);
+    if (errno == EINTR) continue;
+    if (!WouldBlock(errno)) return PosixError(errno, operation);
+    // Also without a deadline, if somebody did set O_NONBLOCK.
+    absl::StatusOr<bool> ready = WaitReady(stream, events, deadline);
+    if (!ready.ok()) return ready.status();
+    if (!*ready) {
+      return absl::DeadlineExceededError(
+          absl::StrCat(operation, ": timed out"));
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<bool> WaitReady(const Stream& stream, short events,
+                               Deadline deadline) {
+  pollfd p = {.fd = stream.fd, .events = events, .revents = 0};
+  while (true) {
+    const int ready = poll(&p, 1, deadline.PollTimeout());
+    if (ready > 0) return true;
+    if (ready < 0 && errno != EINTR) return PosixError(errno, "poll");
+    // After an interruption too, or a storm of signals would outlast it.
+    if (deadline.HasPassed()) return false;
+  }
+}
+
+absl::StatusOr<size_t> ReadSome(const Stream& stream,
+                                absl::Span<std::byte> bytes,
+                                Deadline deadline) {
+  return Repeat(stream, POLLIN, deadline, "read",
+                [&](bool wait) { return Read(stream, bytes, wait); });
+}
+
+absl::StatusOr<size_t> WriteSome(const Stream& stream,
+                                 absl::Span<const std::byte> head,
+                                 absl::Span<const std::byte> body,
+                                 Deadline deadline) {
+  return Repeat(stream, POLLOUT, deadline, "write", [&](bool wait) {
+    iovec parts[2];
+    int count = 0;
+    for (const absl::Span<const std::byte> part : {head, body}) {
+      if (part.empty()) continue;
+      parts[count++] = {.iov_base = const_cast<std::byte*>(part.data()),
+                        .iov_len = part.size()};
+    }
+    return Write(stream, parts, count, wait);
+  });
+}
+
+}  // namespace ipc::pipe

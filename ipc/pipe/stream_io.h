@@ -1,0 +1,61 @@
+// Reads and writes of a pipe or a stream socket under a deadline, without
+// SIGPIPE, and without O_NONBLOCK.
+//
+// O_NONBLOCK would be the easy way, but it belongs to the open file
+// description, which other processes share: a Python peer that inherited the
+// other descriptor of the same end would suddenly get EAGAIN. So each call asks
+// for what it needs:
+//
+//   sockets  recv and sendmsg with MSG_DONTWAIT and MSG_NOSIGNAL;
+//   pipes    preadv2 and pwritev2 with RWF_NOWAIT (Linux 6.5) and RWF_NOSIGNAL
+//            (Linux 6.18).
+//
+// An older kernel is found out by its first EOPNOTSUPP. Then a pipe is only
+// read or written after poll said that it is ready, at most PIPE_BUF bytes at a
+// time when writing, which one free page of the pipe always holds. That never
+// blocks as long as nobody else reads (or writes) this very end of the pipe; if
+// somebody does and is faster, a call can outlast its deadline. And SIGPIPE is
+// blocked around the write, which costs two more system calls.
+//
+// Thread safety: functions of their arguments.
+#ifndef IPC_PIPE_STREAM_IO_H_
+#define IPC_PIPE_STREAM_IO_H_
+
+#include <cstddef>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "ipc/base/deadline.h"
+
+namespace ipc::pipe {
+
+enum class StreamKind { kPipe, kSocket };
+
+struct Stream {
+  int fd = -1;  // not owned
+  StreamKind kind = StreamKind::kPipe;
+};
+
+// Waits until `stream` has something for `events` (POLLIN or POLLOUT): data or
+// room, the end or an error. False if the deadline passed first, which it never
+// does before one look, so a deadline of now asks without waiting.
+absl::StatusOr<bool> WaitReady(const Stream& stream, short events,
+                               Deadline deadline);
+
+// Reads what there is, at most bytes.size(), as soon as there is something.
+// Returns 0 only at the end of the stream. DeadlineExceeded if nothing came.
+absl::StatusOr<size_t> ReadSome(const Stream& stream,
+                                absl::Span<std::byte> bytes, Deadline deadline);
+
+// Writes `head` and then `body`, as much of them as fits, as soon as something
+// does; returns how many bytes. head.size() + body.size() must not be 0.
+// DeadlineExceeded if nothing was written, Unavailable if nobody can read it
+// any more.
+absl::StatusOr<size_t> WriteSome(const Stream& stream,
+                                 absl::Span<const std::byte> head,
+                                 absl::Span<const std::byte> body,
+                                 Deadline deadline);
+
+}  // namespace ipc::pipe
+
+#endif  // IPC_PIPE_STREAM_IO_H_
