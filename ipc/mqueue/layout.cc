@@ -16,10 +16,11 @@ constexpr uint64_t RoundUp(uint64_t n, uint64_t unit) {
   return (n + unit - 1) / unit * unit;
 }
 
-absl::Status CheckRange(absl::string_view what, uint64_t value, uint64_t max) {
-  if (value >= 1 && value <= max) return absl::OkStatus();
+absl::Status CheckRange(absl::string_view what, uint64_t value, uint64_t min,
+                        uint64_t max) {
+  if (value >= min && value <= max) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
-      "mqueue of ", value, " ", what, ": must be between 1 and ", max));
+      "mqueue of ", value, " ", what, ": must be between ", min, " and ", max));
 }
 
 }  // namespace
@@ -28,10 +29,11 @@ absl::StatusOr<Geometry> MakeGeometry(uint64_t slots, uint64_t message_bytes,
                                       uint64_t participants, uint32_t lap_bits,
                                       uint32_t full_policy) {
   for (const absl::Status& status :
-       {CheckRange("slots", slots, kMaxSlots),
-        CheckRange("message bytes", message_bytes, kMaxMessageBytes),
-        CheckRange("participants", participants, SlotWord::kMaxParticipants),
-        CheckRange("lap bits", lap_bits, SlotWord::kMaxLapBits)}) {
+       {CheckRange("slots", slots, 1, kMaxSlots),
+        CheckRange("message bytes", message_bytes, 1, kMaxMessageBytes),
+        CheckRange("participants", participants, 1, SlotWord::kMaxParticipants),
+        CheckRange("lap bits", lap_bits, SlotWord::kMinLapBits,
+                   SlotWord::kMaxLapBits)}) {
     if (!status.ok()) return status;
   }
   // The limits keep all of this far below 2^64.

@@ -46,6 +46,13 @@ absl::StatusOr<Queue> Queue::Create(const Options& options, int lap_bits) {
 absl::StatusOr<Queue> Queue::FromFd(UniqueFd fd) {
   absl::StatusOr<Geometry> geometry = ReadGeometry(fd.get());
   if (!geometry.ok()) return geometry.status();
+  if (geometry->full_policy > static_cast<uint32_t>(FullPolicy::kFail)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "mqueue behind fd ", fd.get(), " has full policy ",
+        geometry->full_policy,
+        ", which this program does not know: build both sides from the same "
+        "version"));
+  }
   absl::StatusOr<Mapping> mapping =
       Mapping::Create(fd.get(), geometry->total_bytes);
   if (!mapping.ok()) return mapping.status();

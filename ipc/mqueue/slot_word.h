@@ -44,6 +44,7 @@ class SlotWord {
   static constexpr int kStateBits = 3;
   static constexpr int kIndexBits = 9;
   static constexpr int kEpochBits = 20;
+  static constexpr int kMinLapBits = 4;  // for tests, to come round soon
   static constexpr int kMaxLapBits = 32;
   static_assert(kStateBits + kIndexBits + kEpochBits + kMaxLapBits == 64);
 
