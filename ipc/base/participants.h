@@ -46,8 +46,9 @@
 //
 // Fork: a child inherits the open file description, and with it the lock, which
 // would keep a dead parent alive. A pthread_atfork handler closes it in the
-// child, whose Attachment then attaches anew at its first Self(). A raw
-// clone(2) or vfork(2) that neither execs nor exits at once escapes this.
+// child, before fork returns there; the Attachment then attaches anew at its
+// first Self(). A raw clone(2) or vfork(2) that neither execs nor exits at once
+// escapes this.
 //
 // Not to be done: closing descriptors one does not own. A process that closes
 // "all descriptors" without exec is dead to the others.

@@ -207,11 +207,11 @@ TEST_F(ParticipantsTest, DeadParentOfALivingChildIsDead) {
   ASSERT_EQ(pipe2(pids, O_CLOEXEC), 0);
   const pid_t parent = SpawnAndHold([&] {
     Attach().value().release();
-    const pid_t child = fork();
-    if (child == 0) {
-      while (true) pause();
-    }
-    if (write(pids[1], &child, sizeof(child)) != sizeof(child)) _exit(1);
+    if (fork() != 0) return;
+    // Only a child that has returned from fork has dropped what it inherited.
+    const pid_t self = getpid();
+    if (write(pids[1], &self, sizeof(self)) != sizeof(self)) _exit(1);
+    while (true) pause();
   });
   pid_t child;
   ASSERT_EQ(read(pids[0], &child, sizeof(child)), sizeof(child));
