@@ -26,19 +26,26 @@ void Pause() {
 #endif
 }
 
-}  // namespace
-
-SpinHistory::SpinHistory() : budget_ns_(0) {
+bool MayUseOneCpuOnly() {
   cpu_set_t cpus;
   // Fails on machines of more than 1024 CPUs, which are not of one.
-  const bool several =
-      sched_getaffinity(0, sizeof(cpus), &cpus) != 0 || CPU_COUNT(&cpus) > 1;
-  if (several) budget_ns_.store(kMaxBudgetNs, std::memory_order_relaxed);
+  return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 &&
+         CPU_COUNT(&cpus) == 1;
+}
+
+}  // namespace
+
+SpinHistory::SpinHistory()
+    : one_cpu_(MayUseOneCpuOnly()), budget_ns_(kMaxBudgetNs) {}
+
+SpinWait::SpinWait(SpinHistory* history, int peer_cpu)
+    : history_(history),
+      enabled_(peer_cpu < 0 ? !history->one_cpu_ : peer_cpu != sched_getcpu()) {
 }
 
 bool SpinWait::Next() {
+  if (!enabled_) return false;
   const int32_t budget = history_->budget_ns_.load(std::memory_order_relaxed);
-  if (budget == 0) return false;
   const int64_t now = NowNs();
   if (deadline_ns_ == 0) {
     deadline_ns_ = now + budget;

@@ -15,7 +15,8 @@
 //
 //        0  u64 word      see slot_word.h
 //        8  u32 length    bytes of the message
-//       12  u32 type      0; kept for later
+//       12  u16 type      0; kept for later
+//       14  u16 cpu       where its last user ran, plus one; 0 before the first
 //       16  the message, up to message_bytes
 //
 // Everything is in the machine's own byte order. Who opens the segment takes
@@ -95,8 +96,12 @@ static_assert(sizeof(Header) == 768);
 
 struct SlotHeader {
   std::atomic<uint64_t> word;
-  uint32_t length;  // valid while the slot is READY, REQ or READING
-  uint32_t type;
+  // Of whoever owns the slot: valid while it is READY, REQ or READING.
+  uint32_t length;
+  uint16_t type;
+  // Lets a waiter guess whether its peer shares its CPU; see SpinWait. A
+  // producer reads its last consumer's, and the consumer its producer's.
+  uint16_t cpu;
 };
 static_assert(sizeof(SlotHeader) == 16);
 

@@ -32,7 +32,10 @@ absl::Status Queue::Core::Acquire(Side side, absl::Duration timeout,
   absl::StatusOr<Participant> self = attachment->Self();
   if (!self.ok()) return self.status();
   const Outcome outcome = Begin(side, *self, claim);
-  if (outcome == Outcome::kOk) return absl::OkStatus();
+  if (outcome == Outcome::kOk) {
+    NotePeer(side, *claim);
+    return absl::OkStatus();
+  }
   if (outcome != Outcome::kWouldBlock) return ToStatus(side, outcome);
   return Wait(side, *self, timeout, claim);
 }
@@ -57,11 +60,14 @@ absl::Status Queue::Core::Wait(Side side, Participant self,
   Doorbell& bell =
       side == Side::kSend ? ring.header().senders : ring.header().receivers;
   if (timeout > absl::ZeroDuration()) {
-    SpinWait spin(&spin_history[static_cast<int>(side)]);
+    const int i = static_cast<int>(side);
+    SpinWait spin(&spin_history[i],
+                  peer_cpu[i].load(std::memory_order_relaxed));
     while (spin.Next()) {
       const Outcome outcome = Begin(side, self, claim);
       if (outcome == Outcome::kWouldBlock) continue;
       spin.Succeeded();
+      if (outcome == Outcome::kOk) NotePeer(side, *claim);
       return ToStatus(side, outcome);
     }
   }
@@ -71,6 +77,7 @@ absl::Status Queue::Core::Wait(Side side, Participant self,
     const uint32_t ticket = bell.Announce();
     const Outcome outcome = Begin(side, self, claim);
     if (outcome != Outcome::kWouldBlock) {
+      if (outcome == Outcome::kOk) NotePeer(side, *claim);
       // Whoever woke us may have made room for more than one.
       if (slept && (side == Side::kSend ? ring.MaySend() : ring.MayReceive())) {
         bell.Ring();
@@ -92,6 +99,15 @@ absl::Status Queue::Core::Wait(Side side, Participant self,
       attachment->ReapAll();
       ClearBlocker(*claim);
     }
+  }
+}
+
+void Queue::Core::NotePeer(Side side, const Claim& claim) {
+  std::atomic<int>& noted = peer_cpu[static_cast<int>(side)];
+  const int cpu = ring.ExchangeCpu(claim);
+  // Threads that share this object need not share a written cache line.
+  if (noted.load(std::memory_order_relaxed) != cpu) {
+    noted.store(cpu, std::memory_order_relaxed);
   }
 }
 

@@ -49,7 +49,10 @@ struct Queue::Core {
   const UniqueFd fd;
   const Mapping mapping;
   SlotRing ring;
-  SpinHistory spin_history[2];  // by Side
+  // By Side: what its waits have taught, and where its peer ran when last seen,
+  // or -1. Relaxed: a guess that orders nothing.
+  SpinHistory spin_history[2];
+  std::atomic<int> peer_cpu[2] = {-1, -1};
   // CLOCK_MONOTONIC, in milliseconds, of the last look for the dead by a call
   // that does not wait. Relaxed: looking once too often or too late is no harm.
   std::atomic<int64_t> last_reap_ms;
@@ -63,6 +66,7 @@ struct Queue::Core {
   absl::Status ToStatus(Side side, Outcome outcome) const;
   absl::Status Wait(Side side, Participant self, absl::Duration timeout,
                     Claim* claim);
+  void NotePeer(Side side, const Claim& claim);
   bool ClearBlocker(const Claim& seen);
   bool IsReapDue();
 };

@@ -1,5 +1,7 @@
 #include "ipc/mqueue/slot_ring.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <atomic>
 #include <bit>
@@ -95,6 +97,13 @@ SlotRing::Outcome SlotRing::FullBehind(uint64_t tail, const Claim& seen) const {
     default:
       return Outcome::kCorrupt;
   }
+}
+
+int SlotRing::ExchangeCpu(const Claim& claim) {
+  SlotHeader& header = slot(claim.slot);
+  const int last = header.cpu;
+  header.cpu = static_cast<uint16_t>(sched_getcpu() + 1);
+  return last - 1;
 }
 
 void SlotRing::Fill(const Claim& claim, absl::Span<const std::byte> message) {

@@ -60,6 +60,9 @@ class SlotRing {
   Header& header() const { return *header_; }
 
   Outcome BeginSend(Participant self, Claim* claim);
+  // Leaves word of the CPU we run on, and returns where the slot's last user
+  // ran, or -1. REQUIRES: a claim.
+  int ExchangeCpu(const Claim& claim);
   // REQUIRES: a claim by BeginSend, and no more than message_bytes.
   void Fill(const Claim& claim, absl::Span<const std::byte> message);
   // False if the slot has been taken away, and the message is not sent.
