@@ -232,6 +232,25 @@ TEST_F(ParticipantsTest, AbandonedIsDeadToOthers) {
   EXPECT_EQ(*other->Self(), (Participant{1, 1}));
 }
 
+// A process that closes descriptors that it does not own loses its lock; what
+// has got the number since is not ours to close.
+TEST_F(ParticipantsTest, LostIsRenewed) {
+  auto mine = *Attach();
+  const int number = dup(0);
+  close(number);  // the one that is given out next
+  auto other = *Attach();
+  close(number);
+  ASSERT_EQ(open("/dev/null", O_RDWR | O_CLOEXEC), number);
+  EXPECT_TRUE(mine->ReapOne(1));
+  EXPECT_TRUE(other->RenewIfLost().ok());
+  EXPECT_EQ(*other->Self(), (Participant{1, 1}));
+  EXPECT_TRUE(other->RenewIfLost().ok());
+  EXPECT_EQ(*other->Self(), (Participant{1, 1})) << "nothing was lost";
+  EXPECT_FALSE(mine->ReapOne(1));
+  other.reset();
+  EXPECT_EQ(close(number), 0);
+}
+
 TEST_F(ParticipantsTest, GarbageInTheTableIsNobody) {
   for (uint32_t i = 0; i < kCapacity; ++i) {
     words()[i].store(0x1234567890abcdef + i);

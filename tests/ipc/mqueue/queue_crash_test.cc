@@ -269,6 +269,8 @@ TEST(QueueSoakTest, RandomKills) {
         }
         record->confirmed[id].store(n + 1);
       }
+      // Out of numbers: stays to be killed.
+      while (!record->stop) usleep(1000);
       return 0;
     });
   };
