@@ -36,8 +36,8 @@
 // it, for as long as it is stopped.
 //
 // Cost: no system call while nobody waits. A waiter polls for about 20 us (not
-// if it may use one CPU only), then sleeps on a futex. Polling by TryReceive or
-// TrySend alone checks for the dead as well, once per kParkTick.
+// on the CPU where its peer ran last), then sleeps on a futex. Polling by
+// TryReceive or TrySend alone checks for the dead as well, once per kParkTick.
 //
 // Trust: a peer that writes rubbish into the segment can make calls fail, wait
 // for their whole time-out, or deliver rubbish of at most max_message_bytes(),

@@ -99,8 +99,8 @@ TEST_P(QueueCrashTest, PollersGetPastTheDead) {
   } while (message.ok() && *message == std::nullopt);
   EXPECT_EQ(*message, "after");
 
-  ChildProcess reader([&] { return StopWhileReading(queue_); });
   ASSERT_TRUE(queue_.TrySend("twice").ok());
+  ChildProcess reader([&] { return StopWhileReading(queue_); });
   reader.AwaitStop();
   reader.Kill();
   do {
