@@ -47,7 +47,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
-#include "ipc/base/deadline.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/shm/array_access.h"
 #include "ipc/shm/array_layout.h"
@@ -191,8 +190,7 @@ absl::StatusOr<Array<T>> Array<T>::Attach(Segment segment, size_t offset,
 template <SharedMemorySafe T>
 absl::StatusOr<typename Array<T>::Guard> Array<T>::Lock(
     absl::Duration timeout) {
-  auto hold = internal::ArrayHold::Acquire(segment_, *header(),
-                                           Deadline::After(timeout));
+  auto hold = internal::ArrayHold::Acquire(segment_, *header(), timeout);
   if (!hold.ok()) return hold.status();
   return Guard(*std::move(hold), absl::MakeSpan(elements(), size_));
 }

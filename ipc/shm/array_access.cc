@@ -45,8 +45,8 @@ __attribute__((no_sanitize("thread"), noinline)) void CopyRacily(
 
 absl::StatusOr<ArrayHold> ArrayHold::Acquire(const Segment& segment,
                                              ArrayHeader& header,
-                                             Deadline deadline) {
-  auto hold = RobustLockHold::Acquire(segment, header.lock, deadline);
+                                             absl::Duration timeout) {
+  auto hold = RobustLockHold::Acquire(segment, header.lock, timeout);
   if (!hold.ok()) return hold.status();
   // Relaxed: written by holders only. The fence keeps what they do to the
   // elements behind it and pairs with the one in CopySnapshot.

@@ -19,7 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "ipc/base/deadline.h"
+#include "absl/time/time.h"
 #include "ipc/shm/array_layout.h"
 #include "ipc/shm/robust_lock.h"
 #include "ipc/shm/segment.h"
@@ -32,7 +32,7 @@ class ArrayHold {
   // Errors as RobustLockHold::Acquire. `header` lies in `segment`.
   static absl::StatusOr<ArrayHold> Acquire(const Segment& segment,
                                            ArrayHeader& header,
-                                           Deadline deadline);
+                                           absl::Duration timeout);
 
   ArrayHold(ArrayHold&&) = default;
   ~ArrayHold();

@@ -44,24 +44,37 @@ const std::atomic<uint32_t>& LowerHalf(const RobustLockWord& word) {
 
 absl::StatusOr<RobustLockHold> RobustLockHold::Acquire(const Segment& segment,
                                                        RobustLockWord& word,
-                                                       Deadline deadline) {
+                                                       absl::Duration timeout) {
   const absl::StatusOr<Participant> self = segment.Self();
   if (!self.ok()) return self.status();
+  // Nobody contends: no need to look at the clock. Acquire pairs with the
+  // release in Release.
+  uint64_t free = 0;
+  if (word.compare_exchange_strong(free, Pack(*self), std::memory_order_acquire,
+                                   std::memory_order_relaxed)) {
+    return RobustLockHold(segment, word, *self, false);
+  }
+  return AcquireContended(segment, word, *self, Deadline::After(timeout));
+}
+
+absl::StatusOr<RobustLockHold> RobustLockHold::AcquireContended(
+    const Segment& segment, RobustLockWord& word, Participant self,
+    Deadline deadline) {
   Spinner spinner;
   uint64_t parked = 0;  // kWaiters once we have parked
-  uint64_t seen = 0;    // a guess, right if nobody contends
+  // Relaxed, here and below: the CAS decides and orders.
+  uint64_t seen = word.load(std::memory_order_relaxed);
   for (;;) {
     if ((seen & kOwner) == 0) {
       // Acquire pairs with the release in Release.
       if (word.compare_exchange_weak(
-              seen, Pack(*self) | (seen & (kDirty | kWaiters)) | parked,
+              seen, Pack(self) | (seen & (kDirty | kWaiters)) | parked,
               std::memory_order_acquire, std::memory_order_relaxed)) {
-        return RobustLockHold(segment, word, *self, (seen & kDirty) != 0);
+        return RobustLockHold(segment, word, self, (seen & kDirty) != 0);
       }
       continue;
     }
     if (spinner.Spin()) {
-      // Relaxed: the CAS above decides and orders.
       seen = word.load(std::memory_order_relaxed);
       continue;
     }
@@ -69,9 +82,9 @@ absl::StatusOr<RobustLockHold> RobustLockHold::Acquire(const Segment& segment,
       // What the dead wrote is visible: it ended before the kernel, whom we
       // asked after that, dropped its file lock.
       if (word.compare_exchange_strong(
-              seen, Pack(*self) | kDirty | (seen & kWaiters) | parked,
+              seen, Pack(self) | kDirty | (seen & kWaiters) | parked,
               std::memory_order_acquire, std::memory_order_relaxed)) {
-        return RobustLockHold(segment, word, *self, true);
+        return RobustLockHold(segment, word, self, true);
       }
       continue;
     }

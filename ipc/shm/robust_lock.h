@@ -31,6 +31,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "ipc/base/deadline.h"
 #include "ipc/base/participants.h"
 #include "ipc/shm/segment.h"
@@ -43,11 +44,11 @@ using RobustLockWord = std::atomic<uint64_t>;
 // segment mapped.
 class RobustLockHold {
  public:
-  // DeadlineExceeded if a living owner keeps the lock until then;
+  // DeadlineExceeded if a living owner keeps the lock for that long;
   // PermissionDenied if the segment is mapped for reading. `word` lies in it.
   static absl::StatusOr<RobustLockHold> Acquire(const Segment& segment,
                                                 RobustLockWord& word,
-                                                Deadline deadline);
+                                                absl::Duration timeout);
 
   RobustLockHold(RobustLockHold&& other) noexcept
       : segment_(other.segment_),
@@ -74,6 +75,11 @@ class RobustLockHold {
   bool Release();
 
  private:
+  static absl::StatusOr<RobustLockHold> AcquireContended(const Segment& segment,
+                                                         RobustLockWord& word,
+                                                         Participant self,
+                                                         Deadline deadline);
+
   RobustLockHold(const Segment& segment, RobustLockWord& word,
                  Participant owner, bool dirty)
       : segment_(segment), word_(&word), owner_(owner), dirty_(dirty) {}

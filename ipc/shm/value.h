@@ -274,8 +274,7 @@ T Value<T>::FromBits(uint64_t bits) {
 template <SharedMemorySafe T>
 absl::StatusOr<internal::RobustLockHold> Value<T>::LockWriters(
     absl::Duration timeout) {
-  return internal::RobustLockHold::Acquire(segment_, header()->lock,
-                                           Deadline::After(timeout));
+  return internal::RobustLockHold::Acquire(segment_, header()->lock, timeout);
 }
 
 template <SharedMemorySafe T>
