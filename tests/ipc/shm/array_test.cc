@@ -348,7 +348,7 @@ TEST(ArrayTest, ScribbledWordsHarmNobody) {
   for (const uint64_t garbage :
        {uint64_t{0xffff}, uint64_t{0xdeadbeef00000000}, UINT64_MAX}) {
     header.lock.store(garbage);
-    header.sequence.store(garbage);
+    header.sequence.store(garbage | 1);
     EXPECT_FALSE(array.Snapshot().ok());
     auto guard = array.Lock(absl::Seconds(10));
     ASSERT_THAT(guard, IsOk());

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -64,9 +65,18 @@ Child::~Child() {
   Wait();
 }
 
+void Child::AwaitStop() const { Await(pid_, WSTOPPED | WEXITED); }
+
+bool Child::Step() const {
+  CheckThat(ptrace(PTRACE_SINGLESTEP, pid_, nullptr, nullptr) == 0,
+            "PTRACE_SINGLESTEP");
+  const siginfo_t info = Await(pid_, WSTOPPED | WEXITED);
+  return info.si_code != CLD_EXITED && info.si_code != CLD_KILLED;
+}
+
 void Child::Stop() const {
   kill(pid_, SIGSTOP);
-  Await(pid_, WSTOPPED | WEXITED);
+  AwaitStop();
 }
 
 void Child::Continue() const { kill(pid_, SIGCONT); }

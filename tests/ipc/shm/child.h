@@ -49,6 +49,12 @@ class Child {
   // False if the child has exited instead.
   bool Hear() const { return Side(socket_.get()).Hear(); }
 
+  // Returns when the child has stopped itself.
+  void AwaitStop() const;
+  // Lets a child that is traced and stopped execute one instruction; false if
+  // it has exited by that.
+  bool Step() const;
+
   // SIGSTOP; returns when the child has stopped.
   void Stop() const;
   void Continue() const;
