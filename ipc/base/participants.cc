@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <mutex>
@@ -28,6 +29,12 @@ struct flock LockOf(uint32_t index) {
   lock.l_start = ParticipantTable::kLockOffset + index;
   lock.l_len = 1;
   return lock;
+}
+
+bool IsSameFile(int a, int b) {
+  struct stat stat_a, stat_b;
+  return fstat(a, &stat_a) == 0 && fstat(b, &stat_b) == 0 &&
+         stat_a.st_dev == stat_b.st_dev && stat_a.st_ino == stat_b.st_ino;
 }
 
 }  // namespace
@@ -116,13 +123,15 @@ Attachment::~Attachment() {
   const std::lock_guard<std::mutex> guard(AttachmentRegistry::lock());
   AttachmentRegistry::Remove(this);
   const uint64_t self = self_.load(std::memory_order_relaxed);
-  if (self == kNobody) return;
-  const uint32_t epoch = static_cast<uint32_t>(self);
-  uint64_t alive = Pack(State::kAlive, epoch);
-  // Fails if a hostile peer changed the word, which is then not ours to repair.
-  table_.words_[self >> 32].compare_exchange_strong(
-      alive, Pack(State::kFree, epoch + 1));
-  close(lock_fd_.load(std::memory_order_relaxed));
+  if (self != kNobody) {
+    const uint32_t epoch = static_cast<uint32_t>(self);
+    uint64_t alive = Pack(State::kAlive, epoch);
+    // Fails if a hostile peer changed the word: then not ours to repair.
+    table_.words_[self >> 32].compare_exchange_strong(
+        alive, Pack(State::kFree, epoch + 1));
+  }
+  const int lock_fd = lock_fd_.load(std::memory_order_relaxed);
+  if (lock_fd >= 0) close(lock_fd);
 }
 
 absl::StatusOr<Participant> Attachment::Self() {
@@ -141,27 +150,55 @@ absl::StatusOr<Participant> Attachment::Self() {
                      static_cast<uint32_t>(self)};
 }
 
+absl::Status Attachment::RenewIfLost() {
+  const std::lock_guard<std::mutex> guard(AttachmentRegistry::lock());
+  const uint64_t self = self_.load(std::memory_order_relaxed);
+  if (self == kNobody) return absl::OkStatus();  // the next Self() attaches
+  const uint32_t index = static_cast<uint32_t>(self >> 32);
+  const ParticipantTable::Entry entry = table_.Load(index);
+  const int lock_fd = lock_fd_.load(std::memory_order_relaxed);
+  if (IsSameFile(lock_fd, fd_)) {
+    if (entry.state == State::kAlive &&
+        entry.epoch == static_cast<uint32_t>(self)) {
+      return absl::OkStatus();
+    }
+    // Another thread may be probing through it: to be kept, without the lock.
+    struct flock lock = LockOf(index);
+    lock.l_type = F_UNLCK;
+    fcntl(lock_fd, F_OFD_SETLK, &lock);
+  } else {
+    lock_fd_.store(-1, std::memory_order_relaxed);  // no more ours to close
+  }
+  self_.store(kNobody, std::memory_order_relaxed);
+  return AttachLocked();
+}
+
 absl::Status Attachment::AttachLocked() {
   // A description of our own: a dup would share its locks with whoever gave us
   // the descriptor.
-  const std::string path = absl::StrCat("/proc/self/fd/", fd_);
-  UniqueFd lock_fd(
-      RetryOnEintr([&] { return open(path.c_str(), O_RDWR | O_CLOEXEC); }));
-  if (!lock_fd.ok()) {
-    return PosixError(errno, absl::StrCat("opening the segment anew as ", path,
-                                          " (is /proc mounted?)"));
+  UniqueFd opened;
+  int lock_fd = lock_fd_.load(std::memory_order_relaxed);
+  if (lock_fd < 0) {
+    const std::string path = absl::StrCat("/proc/self/fd/", fd_);
+    opened.Reset(
+        RetryOnEintr([&] { return open(path.c_str(), O_RDWR | O_CLOEXEC); }));
+    if (!opened.ok()) {
+      return PosixError(errno, absl::StrCat("opening the segment anew as ",
+                                            path, " (is /proc mounted?)"));
+    }
+    lock_fd = opened.get();
   }
   for (const bool reaped : {false, true}) {
     if (reaped) {
       int dead = 0;
       for (uint32_t i = 0; i < table_.capacity(); ++i) {
-        dead += ReapOne(lock_fd.get(), i) ? 1 : 0;
+        dead += ReapOne(lock_fd, i) ? 1 : 0;
       }
       if (dead == 0) break;
     }
     for (uint32_t i = 0; i < table_.capacity(); ++i) {
-      if (TryIndex(lock_fd.get(), i)) {
-        (void)lock_fd.Release();  // now owned by lock_fd_
+      if (TryIndex(lock_fd, i)) {
+        (void)opened.Release();  // now owned by lock_fd_
         return absl::OkStatus();
       }
     }

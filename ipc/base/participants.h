@@ -46,8 +46,9 @@
 //
 // Fork: a child inherits the open file description, and with it the lock, which
 // would keep a dead parent alive. A pthread_atfork handler closes it in the
-// child, whose Attachment then attaches anew at its first Self(). A raw
-// clone(2) or vfork(2) that neither execs nor exits at once escapes this.
+// child, before fork returns there; the Attachment then attaches anew at its
+// first Self(). A raw clone(2) or vfork(2) that neither execs nor exits at once
+// escapes this.
 //
 // Not to be done: closing descriptors one does not own. A process that closes
 // "all descriptors" without exec is dead to the others.
@@ -149,6 +150,12 @@ class Attachment {
   // how many were dead.
   int ReapAll();
 
+  // To be called when something marked with Self() has been taken away: if this
+  // participant has lost its place in the table, though alive, attaches anew.
+  // That happens to a process that closed descriptors it does not own, and
+  // where a peer writes rubbish.
+  absl::Status RenewIfLost();
+
   // Drops the lock as if this participant had died, for the others to reap, and
   // attaches anew at the next Self(). Not while another thread uses the object.
   void Abandon();
@@ -173,7 +180,7 @@ class Attachment {
   // index << 32 | epoch, or kNobody. Written under the registry's lock, or by a
   // forked child before it has a second thread.
   std::atomic<uint64_t> self_{kNobody};
-  // The open file description that holds the lock; -1 when self_ is kNobody.
+  // The open file description that holds the lock; -1 in a forked child.
   std::atomic<int> lock_fd_{-1};
 
   // The list of all Attachments of this process, under the registry's lock.

@@ -207,11 +207,11 @@ TEST_F(ParticipantsTest, DeadParentOfALivingChildIsDead) {
   ASSERT_EQ(pipe2(pids, O_CLOEXEC), 0);
   const pid_t parent = SpawnAndHold([&] {
     Attach().value().release();
-    const pid_t child = fork();
-    if (child == 0) {
-      while (true) pause();
-    }
-    if (write(pids[1], &child, sizeof(child)) != sizeof(child)) _exit(1);
+    if (fork() != 0) return;
+    // Only a child that has returned from fork has dropped what it inherited.
+    const pid_t self = getpid();
+    if (write(pids[1], &self, sizeof(self)) != sizeof(self)) _exit(1);
+    while (true) pause();
   });
   pid_t child;
   ASSERT_EQ(read(pids[0], &child, sizeof(child)), sizeof(child));
@@ -230,6 +230,25 @@ TEST_F(ParticipantsTest, AbandonedIsDeadToOthers) {
   other->Abandon();
   EXPECT_TRUE(mine->ReapOne(1));
   EXPECT_EQ(*other->Self(), (Participant{1, 1}));
+}
+
+// A process that closes descriptors that it does not own loses its lock; what
+// has got the number since is not ours to close.
+TEST_F(ParticipantsTest, LostIsRenewed) {
+  auto mine = *Attach();
+  const int number = dup(0);
+  close(number);  // the one that is given out next
+  auto other = *Attach();
+  close(number);
+  ASSERT_EQ(open("/dev/null", O_RDWR | O_CLOEXEC), number);
+  EXPECT_TRUE(mine->ReapOne(1));
+  EXPECT_TRUE(other->RenewIfLost().ok());
+  EXPECT_EQ(*other->Self(), (Participant{1, 1}));
+  EXPECT_TRUE(other->RenewIfLost().ok());
+  EXPECT_EQ(*other->Self(), (Participant{1, 1})) << "nothing was lost";
+  EXPECT_FALSE(mine->ReapOne(1));
+  other.reset();
+  EXPECT_EQ(close(number), 0);
 }
 
 TEST_F(ParticipantsTest, GarbageInTheTableIsNobody) {
