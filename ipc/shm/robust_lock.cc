@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "ipc/base/futex.h"
-#include "ipc/shm/spin.h"
+#include "ipc/base/spin_wait.h"
 
 namespace ipc::shm::internal {
 namespace {
@@ -40,6 +40,17 @@ const std::atomic<uint32_t>& LowerHalf(const RobustLockWord& word) {
   return reinterpret_cast<const std::atomic<uint32_t>&>(word);
 }
 
+// Polls `word` for a while, until nobody owns it; returns what it held last.
+uint64_t SpinWhileOwned(const RobustLockWord& word, uint64_t seen) {
+  static SpinHistory history;
+  SpinWait spin(&history, /*peer_cpu=*/-1);
+  while ((seen & kOwner) != 0 && spin.Next()) {
+    seen = word.load(std::memory_order_relaxed);
+  }
+  if ((seen & kOwner) == 0) spin.Succeeded();
+  return seen;
+}
+
 }  // namespace
 
 absl::StatusOr<RobustLockHold> RobustLockHold::Acquire(const Segment& segment,
@@ -60,7 +71,6 @@ absl::StatusOr<RobustLockHold> RobustLockHold::Acquire(const Segment& segment,
 absl::StatusOr<RobustLockHold> RobustLockHold::AcquireContended(
     const Segment& segment, RobustLockWord& word, Participant self,
     Deadline deadline) {
-  Spinner spinner;
   uint64_t parked = 0;  // kWaiters once we have parked
   // Relaxed, here and below: the CAS decides and orders.
   uint64_t seen = word.load(std::memory_order_relaxed);
@@ -74,10 +84,8 @@ absl::StatusOr<RobustLockHold> RobustLockHold::AcquireContended(
       }
       continue;
     }
-    if (spinner.Spin()) {
-      seen = word.load(std::memory_order_relaxed);
-      continue;
-    }
+    seen = SpinWhileOwned(word, seen);
+    if ((seen & kOwner) == 0) continue;
     if (segment.IsDead(OwnerOf(seen))) {
       // What the dead wrote is visible: it ended before the kernel, whom we
       // asked after that, dropped its file lock.
@@ -105,7 +113,6 @@ absl::StatusOr<RobustLockHold> RobustLockHold::AcquireContended(
               Deadline::Earlier(deadline, Deadline::After(kPark)));
     parked = kWaiters;
     seen = word.load(std::memory_order_relaxed);
-    spinner = Spinner();
   }
 }
 
@@ -114,28 +121,35 @@ bool RobustLockHold::IsMarkedDirty(const RobustLockWord& word) {
   return (word.load(std::memory_order_relaxed) & kDirty) != 0;
 }
 
-bool RobustLockHold::IsHeld() const {
+bool RobustLockHold::IsOurs() const {
   if (word_ == nullptr) return false;
   const absl::StatusOr<Participant> self = segment_.Self();
-  return self.ok() && *self == owner_ &&
+  return self.ok() && *self == owner_;
+}
+
+bool RobustLockHold::IsHeld() const {
+  // Relaxed: if it is ours, we wrote it.
+  return IsOurs() &&
          (word_->load(std::memory_order_relaxed) & kOwner) == Pack(owner_);
 }
 
 bool RobustLockHold::Release() {
-  if (!IsHeld()) {
-    word_ = nullptr;
-    return false;
-  }
-  RobustLockWord& word = *std::exchange(word_, nullptr);
-  uint64_t seen = word.load(std::memory_order_relaxed);
+  const bool is_ours = IsOurs();
+  RobustLockWord* const word = std::exchange(word_, nullptr);
+  if (!is_ours) return false;
+  uint64_t seen = word->load(std::memory_order_relaxed);
   do {
-    if ((seen & kOwner) != Pack(owner_)) return false;
+    if ((seen & kOwner) != Pack(owner_)) {
+      // Taken away while we live: the others may hold us for dead.
+      segment_.RenewSelfIfLost().IgnoreError();
+      return false;
+    }
     // Release pairs with the acquire in Acquire.
-  } while (!word.compare_exchange_weak(seen, dirty_ ? kDirty : 0,
-                                       std::memory_order_release,
-                                       std::memory_order_relaxed));
+  } while (!word->compare_exchange_weak(seen, dirty_ ? kDirty : 0,
+                                        std::memory_order_release,
+                                        std::memory_order_relaxed));
   // One is enough: it takes the lock with the bit set and wakes the next.
-  if ((seen & kWaiters) != 0) FutexWake(LowerHalf(word), 1);
+  if ((seen & kWaiters) != 0) FutexWake(LowerHalf(*word), 1);
   return true;
 }
 

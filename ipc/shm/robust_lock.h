@@ -75,6 +75,8 @@ class RobustLockHold {
   bool Release();
 
  private:
+  // Whether this process took the lock, be it taken away since.
+  bool IsOurs() const;
   static absl::StatusOr<RobustLockHold> AcquireContended(const Segment& segment,
                                                          RobustLockWord& word,
                                                          Participant self,

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "ipc/base/posix_error.h"
 #include "ipc/shm/segment_layout.h"
@@ -155,6 +154,10 @@ bool Segment::IsDead(Participant participant) const {
       state_->participants.Load(participant.index);
   return entry.state != ParticipantTable::State::kAlive ||
          entry.epoch != participant.epoch;
+}
+
+absl::Status Segment::RenewSelfIfLost() const {
+  return state_->attachment->RenewIfLost();
 }
 
 }  // namespace ipc::shm

@@ -35,6 +35,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "ipc/base/memory.h"
@@ -84,6 +85,11 @@ class Segment {
   // garbage: one that never was counts as dead. At most two system calls.
   // REQUIRES: writable().
   bool IsDead(Participant participant) const;
+  // To be called when a lock of Self() was taken away: if others hold this
+  // process for dead, because a peer wrote rubbish or descriptors were closed
+  // that are not the closer's, it becomes a new participant.
+  // REQUIRES: writable().
+  absl::Status RenewSelfIfLost() const;
 
  private:
   // In order of construction: the attachment leaves the table before the memory

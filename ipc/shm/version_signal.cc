@@ -3,7 +3,7 @@
 #include <climits>
 
 #include "ipc/base/futex.h"
-#include "ipc/shm/spin.h"
+#include "ipc/base/spin_wait.h"
 
 namespace ipc::shm::internal {
 
@@ -25,11 +25,15 @@ void VersionSignal::WakeIfWaiting() {
 }
 
 bool VersionSignal::Park(uint64_t seen, Deadline deadline, bool writable) {
-  Spinner spinner;
-  do {
-    // Acquire pairs with the seq_cst stores in Publish and Bump.
-    if (version.load(std::memory_order_acquire) != seen) return true;
-  } while (spinner.Spin());
+  // Acquire pairs with the seq_cst stores in Publish and Bump.
+  if (version.load(std::memory_order_acquire) != seen) return true;
+  if (deadline.HasPassed()) return false;
+  static SpinHistory history;
+  for (SpinWait spin(&history, /*peer_cpu=*/-1); spin.Next();) {
+    if (version.load(std::memory_order_acquire) == seen) continue;
+    spin.Succeeded();
+    return true;
+  }
 
   const uint32_t expected = event.load();
   if (writable) waiting.store(1);

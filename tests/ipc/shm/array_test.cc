@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,9 +16,11 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ipc/base/participants.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/shm/array_layout.h"
 #include "ipc/shm/segment.h"
+#include "ipc/shm/segment_layout.h"
 #include "tests/ipc/shm/child.h"
 #include "tests/ipc/shm/status_matchers.h"
 
@@ -360,6 +363,32 @@ TEST(ArrayTest, ScribbledWordsHarmNobody) {
   header.lock.store(0xffff);
   guard.reset();
   EXPECT_EQ(header.lock.load(), 0xffffu);
+}
+
+// As happens to a process that closes descriptors it does not own.
+TEST(ArrayTest, OneThatWasHeldForDeadIsAliveAgain) {
+  Array<int> array = Make<int>({1, 2, 3});
+  Array<int> other = *Array<int>::FromFd(Dup(array.fd()));
+  auto& participant = *reinterpret_cast<ParticipantTable::Word*>(
+      array.segment().bytes().data() - internal::HeaderSize(256) +
+      sizeof(internal::SegmentHeader) +
+      array.segment().Self()->index * sizeof(ParticipantTable::Word));
+  {
+    auto robbed = array.Lock();
+    participant.store(0);
+    auto guard = other.Lock();
+    ASSERT_THAT(guard, IsOk());
+    EXPECT_TRUE(guard->previous_owner_died());
+    guard->MarkConsistent();
+    { const auto gone = *std::move(robbed); }
+    EXPECT_FALSE(array.Lock(absl::ZeroDuration()).ok()) << "left as it was";
+  }
+  const auto guard = array.Lock();
+  ASSERT_THAT(guard, IsOk());
+  EXPECT_FALSE(guard->previous_owner_died());
+  EXPECT_THAT(other.Lock(absl::ZeroDuration()),
+              StatusIs(absl::StatusCode::kDeadlineExceeded,
+                       HasSubstr("is alive and keeps the lock")));
 }
 
 // In seccomp's strict mode any system call but read, write and exit kills.
