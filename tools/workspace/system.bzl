@@ -41,6 +41,27 @@ _TOOLS = {
     "python3": "python3-minimal",
 }
 
+# Bazel 4.2 starts Python programs by the name `python`, which Debian lacks.
+_PYTHON = """
+py_runtime(
+    name = "python_runtime",
+    interpreter_path = "{python3}",
+    python_version = "PY3",
+    stub_shebang = "#!/usr/bin/env python3",
+)
+
+py_runtime_pair(
+    name = "python_runtime_pair",
+    py3_runtime = ":python_runtime",
+)
+
+toolchain(
+    name = "python_toolchain",
+    toolchain = ":python_runtime_pair",
+    toolchain_type = "@bazel_tools//tools/python:toolchain_type",
+)
+"""
+
 def _missing(what, package):
     fail("%s is not installed: run tools/setup, or install the package %s (its Debian name)" % (what, package))
 
@@ -62,7 +83,10 @@ def _without_repeats(linkopts):
 def _system_repository_impl(ctx):
     if not ctx.which("pkg-config"):
         _missing("pkg-config", "pkg-config")
-    build = ['package(default_visibility = ["//visibility:public"])']
+    build = [
+        'load("@bazel_tools//tools/python:toolchain.bzl", "py_runtime_pair")',
+        'package(default_visibility = ["//visibility:public"])',
+    ]
     for name, library in sorted(_LIBRARIES.items()):
         linkopts = ["-Wl,--as-needed"] + _without_repeats(_pkg_config(ctx, library, "--libs"))
         build.append("""
@@ -85,6 +109,7 @@ sh_binary(
     name = "{tool}",
     srcs = ["bin/{tool}"],
 )""".format(tool = tool))
+    build.append(_PYTHON.format(python3 = ctx.which("python3")))
     ctx.file("WORKSPACE", 'workspace(name = "%s")\n' % ctx.name)
     ctx.file("BUILD", "\n".join(build) + "\n")
 
