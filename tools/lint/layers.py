@@ -122,7 +122,7 @@ class Checker:
   def __init__(self, root, files):
     """files: paths relative to root of what belongs to the tree."""
     self._root = root
-    self._files = sorted(files)
+    self._files = sorted(set(files))
     self._found = []
 
   def check(self):

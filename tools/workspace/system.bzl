@@ -34,6 +34,15 @@ _LIBRARIES = {
     "protobuf": struct(pc = ["protobuf"], package = "libprotobuf-dev"),
 }
 
+# Under ThreadSanitizer, map_field.h gives a class of libprotobuf two members
+# more, of which the library, which was compiled without, knows nothing.
+_PROTOBUF_MAP_FIELD_H = """
+#pragma push_macro("__SANITIZE_THREAD__")
+#undef __SANITIZE_THREAD__
+#include_next "google/protobuf/map_field.h"
+#pragma pop_macro("__SANITIZE_THREAD__")
+"""
+
 # Tool -> the Debian package it comes in.
 _TOOLS = {
     "grpc_cpp_plugin": "protobuf-compiler-grpc",
@@ -94,8 +103,10 @@ cc_library(
     name = "{name}",
     copts = {cflags},
     linkopts = {linkopts},
+    deps = {deps},
 )""".format(
             name = name,
+            deps = [":protobuf_headers"] if "protobuf" in library.pc else [],
             cflags = repr(_pkg_config(ctx, library, "--cflags")),
             linkopts = repr(linkopts + getattr(library, "extra_libs", [])),
         ))
@@ -109,6 +120,14 @@ sh_binary(
     name = "{tool}",
     srcs = ["bin/{tool}"],
 )""".format(tool = tool))
+    ctx.file("include/google/protobuf/map_field.h", _PROTOBUF_MAP_FIELD_H)
+    build.append("""
+cc_library(
+    name = "protobuf_headers",
+    hdrs = ["include/google/protobuf/map_field.h"],
+    includes = ["include"],
+    visibility = ["//visibility:private"],
+)""")
     build.append(_PYTHON.format(python3 = ctx.which("python3")))
     ctx.file("WORKSPACE", 'workspace(name = "%s")\n' % ctx.name)
     ctx.file("BUILD", "\n".join(build) + "\n")
