@@ -11,3 +11,4 @@ def parley_repositories():
     for name in STUBS:
         stub_repository(name = name)
     system_repository(name = "system")
+    native.register_toolchains("@system//:python_toolchain")

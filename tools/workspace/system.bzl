@@ -35,12 +35,42 @@ _LIBRARIES = {
     "re2": struct(pc = ["re2"], package = "libre2-dev"),
 }
 
+# Under ThreadSanitizer, map_field.h gives a class of libprotobuf two members
+# more, of which the library, which was compiled without, knows nothing.
+_PROTOBUF_MAP_FIELD_H = """
+#pragma push_macro("__SANITIZE_THREAD__")
+#undef __SANITIZE_THREAD__
+#include_next "google/protobuf/map_field.h"
+#pragma pop_macro("__SANITIZE_THREAD__")
+"""
+
 # Tool -> the Debian package it comes in.
 _TOOLS = {
     "grpc_cpp_plugin": "protobuf-compiler-grpc",
     "protoc": "protobuf-compiler",
     "python3": "python3-minimal",
 }
+
+# Bazel 4.2 starts Python programs by the name `python`, which Debian lacks.
+_PYTHON = """
+py_runtime(
+    name = "python_runtime",
+    interpreter_path = "{python3}",
+    python_version = "PY3",
+    stub_shebang = "#!/usr/bin/env python3",
+)
+
+py_runtime_pair(
+    name = "python_runtime_pair",
+    py3_runtime = ":python_runtime",
+)
+
+toolchain(
+    name = "python_toolchain",
+    toolchain = ":python_runtime_pair",
+    toolchain_type = "@bazel_tools//tools/python:toolchain_type",
+)
+"""
 
 def _missing(what, package):
     fail("%s is not installed: run tools/setup, or install the package %s (its Debian name)" % (what, package))
@@ -63,7 +93,10 @@ def _without_repeats(linkopts):
 def _system_repository_impl(ctx):
     if not ctx.which("pkg-config"):
         _missing("pkg-config", "pkg-config")
-    build = ['package(default_visibility = ["//visibility:public"])']
+    build = [
+        'load("@bazel_tools//tools/python:toolchain.bzl", "py_runtime_pair")',
+        'package(default_visibility = ["//visibility:public"])',
+    ]
     for name, library in sorted(_LIBRARIES.items()):
         linkopts = ["-Wl,--as-needed"] + _without_repeats(_pkg_config(ctx, library, "--libs"))
         build.append("""
@@ -71,8 +104,10 @@ cc_library(
     name = "{name}",
     copts = {cflags},
     linkopts = {linkopts},
+    deps = {deps},
 )""".format(
             name = name,
+            deps = [":protobuf_headers"] if "protobuf" in library.pc else [],
             cflags = repr(_pkg_config(ctx, library, "--cflags")),
             linkopts = repr(linkopts + getattr(library, "extra_libs", [])),
         ))
@@ -86,6 +121,15 @@ sh_binary(
     name = "{tool}",
     srcs = ["bin/{tool}"],
 )""".format(tool = tool))
+    ctx.file("include/google/protobuf/map_field.h", _PROTOBUF_MAP_FIELD_H)
+    build.append("""
+cc_library(
+    name = "protobuf_headers",
+    hdrs = ["include/google/protobuf/map_field.h"],
+    includes = ["include"],
+    visibility = ["//visibility:private"],
+)""")
+    build.append(_PYTHON.format(python3 = ctx.which("python3")))
     ctx.file("WORKSPACE", 'workspace(name = "%s")\n' % ctx.name)
     ctx.file("BUILD", "\n".join(build) + "\n")
 

@@ -45,8 +45,8 @@ protoc = rule(
         "srcs": attr.label_list(allow_files = [".proto"]),
         "deps": attr.label_list(providers = [ProtoSourcesInfo]),
         "grpc": attr.bool(),
-        "_protoc": attr.label(default = "@system//:protoc", executable = True, cfg = "host"),
-        "_grpc_cpp_plugin": attr.label(default = "@system//:grpc_cpp_plugin", executable = True, cfg = "host"),
+        "_protoc": attr.label(default = "@system//:protoc", executable = True, cfg = "exec"),
+        "_grpc_cpp_plugin": attr.label(default = "@system//:grpc_cpp_plugin", executable = True, cfg = "exec"),
     },
 )
 

@@ -1,0 +1,280 @@
+#include "ipc/base/participants.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <mutex>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "ipc/base/posix_error.h"
+#include "ipc/base/unique_fd.h"
+
+namespace ipc {
+namespace {
+
+using State = ParticipantTable::State;
+
+constexpr uint64_t Pack(State state, uint32_t epoch) {
+  return uint64_t{epoch} << 32 | static_cast<uint32_t>(state);
+}
+
+struct flock LockOf(uint32_t index) {
+  struct flock lock = {};  // OFD locks want l_pid == 0
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = ParticipantTable::kLockOffset + index;
+  lock.l_len = 1;
+  return lock;
+}
+
+bool IsSameFile(int a, int b) {
+  struct stat stat_a, stat_b;
+  return fstat(a, &stat_a) == 0 && fstat(b, &stat_b) == 0 &&
+         stat_a.st_dev == stat_b.st_dev && stat_a.st_ino == stat_b.st_ino;
+}
+
+}  // namespace
+
+// All Attachments of this process, for the fork handlers. The lock is held
+// across fork, so a child finds the list whole, and no attach half done.
+class AttachmentRegistry {
+ public:
+  static std::mutex& lock() { return lock_; }
+
+  // REQUIRES: lock().
+  static absl::Status Add(Attachment* attachment) {
+    if (!handlers_installed_) {
+      const int error = pthread_atfork(&Prepare, &InParent, &InChild);
+      if (error != 0) return PosixError(error, "pthread_atfork");
+      handlers_installed_ = true;
+    }
+    attachment->next_ = first_;
+    if (first_ != nullptr) first_->previous_ = attachment;
+    first_ = attachment;
+    return absl::OkStatus();
+  }
+
+  // REQUIRES: lock().
+  static void Remove(Attachment* attachment) {
+    if (attachment->next_ != nullptr) {
+      attachment->next_->previous_ = attachment->previous_;
+    }
+    if (attachment->previous_ != nullptr) {
+      attachment->previous_->next_ = attachment->next_;
+    } else if (first_ == attachment) {
+      first_ = attachment->next_;
+    }
+  }
+
+ private:
+  static void Prepare() { lock_.lock(); }
+  static void InParent() { lock_.unlock(); }
+  static void InChild() {
+    // Only the calling thread exists here; relaxed stores are enough. Closing
+    // leaves the parent's lock as it is, where F_UNLCK would drop it.
+    for (Attachment* a = first_; a != nullptr; a = a->next_) {
+      a->self_.store(Attachment::kNobody, std::memory_order_relaxed);
+      const int fd = a->lock_fd_.exchange(-1, std::memory_order_relaxed);
+      if (fd >= 0) close(fd);
+    }
+    lock_.unlock();
+  }
+
+  static std::mutex lock_;
+  static Attachment* first_;
+  static bool handlers_installed_;
+};
+
+std::mutex AttachmentRegistry::lock_;
+Attachment* AttachmentRegistry::first_ = nullptr;
+bool AttachmentRegistry::handlers_installed_ = false;
+
+ParticipantTable::Entry ParticipantTable::Load(uint32_t index) const {
+  if (index >= capacity_) return {State::kFree, 0};
+  const uint64_t word = words_[index].load();
+  return {static_cast<State>(static_cast<uint32_t>(word)),
+          static_cast<uint32_t>(word >> 32)};
+}
+
+bool ParticipantTable::IsMarkedDead(Participant participant) const {
+  const Entry entry = Load(participant.index);
+  return entry.state == State::kDead && entry.epoch == participant.epoch;
+}
+
+absl::StatusOr<std::unique_ptr<Attachment>> Attachment::Create(
+    int fd, ParticipantTable table, Sweep sweep) {
+  std::unique_ptr<Attachment> attachment(
+      new Attachment(fd, table, std::move(sweep)));
+  absl::Status status;
+  {
+    const std::lock_guard<std::mutex> guard(AttachmentRegistry::lock());
+    status = AttachmentRegistry::Add(attachment.get());
+    if (status.ok()) status = attachment->AttachLocked();
+  }
+  if (!status.ok()) return status;  // the destructor takes the lock itself
+  return attachment;
+}
+
+Attachment::~Attachment() {
+  const std::lock_guard<std::mutex> guard(AttachmentRegistry::lock());
+  AttachmentRegistry::Remove(this);
+  const uint64_t self = self_.load(std::memory_order_relaxed);
+  if (self != kNobody) {
+    const uint32_t epoch = static_cast<uint32_t>(self);
+    uint64_t alive = Pack(State::kAlive, epoch);
+    // Fails if a hostile peer changed the word: then not ours to repair.
+    table_.words_[self >> 32].compare_exchange_strong(
+        alive, Pack(State::kFree, epoch + 1));
+  }
+  const int lock_fd = lock_fd_.load(std::memory_order_relaxed);
+  if (lock_fd >= 0) close(lock_fd);
+}
+
+absl::StatusOr<Participant> Attachment::Self() {
+  // Acquire pairs with the release in TryIndex: who sees us attached sees
+  // lock_fd_ too.
+  uint64_t self = self_.load(std::memory_order_acquire);
+  if (self == kNobody) {
+    const std::lock_guard<std::mutex> guard(AttachmentRegistry::lock());
+    self = self_.load(std::memory_order_relaxed);
+    if (self == kNobody) {
+      if (absl::Status status = AttachLocked(); !status.ok()) return status;
+      self = self_.load(std::memory_order_relaxed);
+    }
+  }
+  return Participant{static_cast<uint32_t>(self >> 32),
+                     static_cast<uint32_t>(self)};
+}
+
+absl::Status Attachment::RenewIfLost() {
+  const std::lock_guard<std::mutex> guard(AttachmentRegistry::lock());
+  const uint64_t self = self_.load(std::memory_order_relaxed);
+  if (self == kNobody) return absl::OkStatus();  // the next Self() attaches
+  const uint32_t index = static_cast<uint32_t>(self >> 32);
+  const ParticipantTable::Entry entry = table_.Load(index);
+  const int lock_fd = lock_fd_.load(std::memory_order_relaxed);
+  if (IsSameFile(lock_fd, fd_)) {
+    if (entry.state == State::kAlive &&
+        entry.epoch == static_cast<uint32_t>(self)) {
+      return absl::OkStatus();
+    }
+    // Another thread may be probing through it: to be kept, without the lock.
+    struct flock lock = LockOf(index);
+    lock.l_type = F_UNLCK;
+    fcntl(lock_fd, F_OFD_SETLK, &lock);
+  } else {
+    lock_fd_.store(-1, std::memory_order_relaxed);  // no more ours to close
+  }
+  self_.store(kNobody, std::memory_order_relaxed);
+  return AttachLocked();
+}
+
+absl::Status Attachment::AttachLocked() {
+  // A description of our own: a dup would share its locks with whoever gave us
+  // the descriptor.
+  UniqueFd opened;
+  int lock_fd = lock_fd_.load(std::memory_order_relaxed);
+  if (lock_fd < 0) {
+    const std::string path = absl::StrCat("/proc/self/fd/", fd_);
+    opened.Reset(
+        RetryOnEintr([&] { return open(path.c_str(), O_RDWR | O_CLOEXEC); }));
+    if (!opened.ok()) {
+      return PosixError(errno, absl::StrCat("opening the segment anew as ",
+                                            path, " (is /proc mounted?)"));
+    }
+    lock_fd = opened.get();
+  }
+  for (const bool reaped : {false, true}) {
+    if (reaped) {
+      int dead = 0;
+      for (uint32_t i = 0; i < table_.capacity(); ++i) {
+        dead += ReapOne(lock_fd, i) ? 1 : 0;
+      }
+      if (dead == 0) break;
+    }
+    for (uint32_t i = 0; i < table_.capacity(); ++i) {
+      if (TryIndex(lock_fd, i)) {
+        (void)opened.Release();  // now owned by lock_fd_
+        return absl::OkStatus();
+      }
+    }
+  }
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "all ", table_.capacity(), " participants of the segment behind fd ", fd_,
+      " are alive: create it for more"));
+}
+
+bool Attachment::TryIndex(int lock_fd, uint32_t index) {
+  if (table_.Load(index).state != State::kFree) return false;
+  struct flock lock = LockOf(index);
+  if (fcntl(lock_fd, F_OFD_SETLK, &lock) != 0) return false;
+  // Only now is the word ours to change; somebody may have come and gone, or
+  // come and died, since we looked.
+  const ParticipantTable::Entry entry = table_.Load(index);
+  uint64_t free = Pack(State::kFree, entry.epoch);
+  if (entry.state != State::kFree ||
+      !table_.words_[index].compare_exchange_strong(
+          free, Pack(State::kAlive, entry.epoch))) {
+    lock.l_type = F_UNLCK;
+    fcntl(lock_fd, F_OFD_SETLK, &lock);
+    return false;
+  }
+  lock_fd_.store(lock_fd, std::memory_order_relaxed);
+  // Release pairs with the acquire in Self.
+  self_.store(uint64_t{index} << 32 | entry.epoch, std::memory_order_release);
+  return true;
+}
+
+bool Attachment::IsLockedByOther(int lock_fd, uint32_t index) const {
+  struct flock lock = LockOf(index);
+  // When in doubt, alive.
+  return fcntl(lock_fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
+bool Attachment::ReapOne(uint32_t index) {
+  // Acquire as in Self: a caller may know only that it has attached once.
+  const uint64_t self = self_.load(std::memory_order_acquire);
+  // Our own lock would look free to us.
+  if (self == kNobody || index == self >> 32) return false;
+  return ReapOne(lock_fd_.load(std::memory_order_relaxed), index);
+}
+
+bool Attachment::ReapOne(int lock_fd, uint32_t index) {
+  ParticipantTable::Entry entry = table_.Load(index);
+  if (entry.state == State::kAlive) {
+    if (IsLockedByOther(lock_fd, index)) return false;
+    uint64_t alive = Pack(State::kAlive, entry.epoch);
+    // Should it fail, the owner has detached or another reaper was faster.
+    if (!table_.words_[index].compare_exchange_strong(
+            alive, Pack(State::kDead, entry.epoch))) {
+      entry = table_.Load(index);
+    } else {
+      entry.state = State::kDead;
+    }
+  }
+  if (entry.state != State::kDead) return false;
+  sweep_(Participant{index, entry.epoch});
+  uint64_t dead = Pack(State::kDead, entry.epoch);
+  table_.words_[index].compare_exchange_strong(
+      dead, Pack(State::kFree, entry.epoch + 1));
+  return true;
+}
+
+int Attachment::ReapAll() {
+  int dead = 0;
+  for (uint32_t i = 0; i < table_.capacity(); ++i) dead += ReapOne(i) ? 1 : 0;
+  return dead;
+}
+
+void Attachment::Abandon() {
+  const std::lock_guard<std::mutex> guard(AttachmentRegistry::lock());
+  self_.store(kNobody, std::memory_order_relaxed);
+  const int fd = lock_fd_.exchange(-1, std::memory_order_relaxed);
+  if (fd >= 0) close(fd);
+}
+
+}  // namespace ipc

@@ -1,0 +1,150 @@
+// The slot machine of a queue: claims, commits and repairs, none of which waits
+// for anybody. Queue adds waiting and errors.
+//
+// Source of the algorithm: D. Vyukov's bounded MPMC queue, its per-slot
+// sequence number widened by a state and an owner, so that anybody can see who
+// left a slot half done, and with commits by CAS.
+//
+// Invariants, for peers that keep to the rules:
+// 1. Only slot words decide. `tail` is not after the first FREE position,
+// `head`
+//    not after the first one that is FREE, WRITING, READY or SKIP; both may lag
+//    behind, by a process killed between its claim and its help.
+// 2. The message of a slot is written only by the one owner named in WRITING,
+//    before the commit, and read only by the one named in READING.
+// 3. A state that carries an owner is left by this owner, or, once the kernel
+//    says that it is dead, by anybody.
+//
+// For peers that do not: every index is masked, every length checked, every
+// loop bounded; the result is kCorrupt at worst.
+//
+// Memory order: everything is seq_cst. On x86-64 a load costs the same in any
+// order and a CAS is a full barrier in any, and it is what Doorbell asks for.
+//
+// Thread safety: all members may be called by any thread of any process.
+#ifndef IPC_MQUEUE_SLOT_RING_H_
+#define IPC_MQUEUE_SLOT_RING_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/types/span.h"
+#include "ipc/base/participants.h"
+#include "ipc/mqueue/layout.h"
+#include "ipc/mqueue/slot_word.h"
+
+namespace ipc::mqueue {
+
+class SlotRing {
+ public:
+  enum class Outcome {
+    kOk,
+    kWouldBlock,  // full, or empty
+    kClosed,      // to senders: closed; to receivers: closed and drained
+    kCorrupt,     // what no honest peer can have done
+  };
+
+  // A slot that is ours until it is committed, or what stands in the way.
+  struct Claim {
+    uint32_t slot = 0;
+    // kOk: what the slot holds now. kWouldBlock: what was seen; its owner, if
+    // it has one, is who keeps us waiting.
+    SlotWord word{0};
+  };
+
+  // `segment` is mapped and as large as the checked `geometry` says.
+  SlotRing(std::byte* segment, const Geometry& geometry);
+
+  const Geometry& geometry() const { return geometry_; }
+  ParticipantTable participants() const { return participants_; }
+  Header& header() const { return *header_; }
+
+  Outcome BeginSend(Participant self, Claim* claim);
+  // Leaves word of the CPU we run on, and returns where the slot's last user
+  // ran, or -1. REQUIRES: a claim.
+  int ExchangeCpu(const Claim& claim);
+  // REQUIRES: a claim by BeginSend, and no more than message_bytes.
+  void Fill(const Claim& claim, absl::Span<const std::byte> message);
+  // False if the slot has been taken away, and the message is not sent.
+  bool CommitSend(const Claim& claim);
+
+  Outcome BeginReceive(Participant self, Claim* claim);
+  // The message of a claim by BeginReceive, valid until it is committed.
+  // nullopt-like (data() == nullptr) if the length is out of range.
+  absl::Span<const std::byte> Contents(const Claim& claim) const;
+  // False if the slot has been taken away: somebody else has the message.
+  bool CommitReceive(const Claim& claim);
+  // Gives the message back instead, as the first that will be received next.
+  bool PutBack(const Claim& claim);
+
+  // The sweep of Attachment.
+  void Sweep(Participant dead);
+  // Frees a slot whose owner never was or is gone: no honest peer leaves one,
+  // but it would block the ring for ever. Returns whether it was one.
+  bool HealOrphan(const Claim& seen);
+
+  void Close();
+  bool IsClosed() const { return header_->shared.closed.load() != 0; }
+  // Whether another sender would find a slot, or another receiver a message,
+  // now; hints.
+  bool MaySend() const;
+  bool MayReceive() const;
+
+  // At most slot_count; includes slots being written. Two loads.
+  uint32_t ApproximateSize() const;
+
+  struct Counts {
+    uint64_t sent;
+    uint64_t received;
+    uint64_t pending;  // at most slot_count
+  };
+  // Exact while nobody sends or receives. Looks at every slot.
+  Counts Count() const;
+
+ private:
+  SlotHeader& slot(uint32_t i) const {
+    return *reinterpret_cast<SlotHeader*>(slots_ + size_t{i} * stride_);
+  }
+  SlotWord Load(uint32_t i) const { return SlotWord(slot(i).word.load()); }
+  bool Change(uint32_t i, SlotWord from, SlotWord to) {
+    uint64_t expected = from.bits();
+    return slot(i).word.compare_exchange_strong(expected, to.bits());
+  }
+  static void Help(std::atomic<uint64_t>& position, uint64_t from) {
+    position.compare_exchange_strong(from, from + 1);
+  }
+  uint32_t IndexOf(uint64_t position) const {
+    return static_cast<uint32_t>(position) & mask_;
+  }
+  uint32_t LapMask() const {
+    return static_cast<uint32_t>((uint64_t{1} << geometry_.lap_bits) - 1);
+  }
+  // How many laps the word is ahead of what `position` asks for.
+  int32_t LapsAhead(SlotWord word, uint64_t position) const {
+    const uint32_t lap = static_cast<uint32_t>(position >> log2_slots_);
+    return static_cast<int32_t>((word.lap() - lap) << lap_shift_) >> lap_shift_;
+  }
+  SlotWord NextLap(SlotWord word) const {
+    return SlotWord::Of(SlotState::kFree, (word.lap() + 1) & LapMask());
+  }
+
+  void Recycle(uint32_t i, SlotWord skip, uint64_t position);
+  Outcome FullBehind(uint64_t tail, const Claim& seen) const;
+  Outcome EmptyAt(uint64_t head, const Claim& seen) const;
+  bool TakeRequeued(Participant self, Claim* claim);
+  Outcome AtEnd(Participant self, Claim* claim);
+  void AnnounceRequeued();
+
+  const Geometry geometry_;
+  const uint32_t mask_;
+  const uint32_t log2_slots_;
+  const uint32_t lap_shift_;
+  const size_t stride_;
+  Header* const header_;
+  std::byte* const slots_;
+  const ParticipantTable participants_;
+};
+
+}  // namespace ipc::mqueue
+
+#endif  // IPC_MQUEUE_SLOT_RING_H_

@@ -1,0 +1,35 @@
+// What an Array looks like in its segment. All bytes zero is an Array of zeroed
+// elements that nobody has locked.
+//
+//   offset
+//        0  layout     see ipc/shm/layout.h
+//        8  lock       see ipc/shm/robust_lock.h
+//       16  sequence   odd while a holder may be changing elements, or if one
+//                      died doing so; written by the holder only
+//       24  zero
+//       64  elements   without gaps
+#ifndef IPC_SHM_ARRAY_LAYOUT_H_
+#define IPC_SHM_ARRAY_LAYOUT_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "ipc/shm/layout.h"
+#include "ipc/shm/robust_lock.h"
+
+namespace ipc::shm::internal {
+
+struct ArrayHeader {
+  std::atomic<uint64_t> layout;
+  RobustLockWord lock;
+  std::atomic<uint64_t> sequence;
+  uint64_t reserved[5];
+};
+static_assert(sizeof(ArrayHeader) == kObjectHeaderSize);
+static_assert(offsetof(ArrayHeader, lock) == 8);
+static_assert(offsetof(ArrayHeader, sequence) == 16);
+
+}  // namespace ipc::shm::internal
+
+#endif  // IPC_SHM_ARRAY_LAYOUT_H_

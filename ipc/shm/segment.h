@@ -1,0 +1,113 @@
+// A Segment is memory that several processes share: a header and then a user
+// area of zeroed bytes, in which Values, Arrays and plain bytes are placed.
+//
+// Example:
+//
+//   absl::StatusOr<Segment> segment = Segment::CreateAnonymous(4096);
+//   auto score = Value<int64_t>::Attach(*segment, 0);
+//   auto names = Array<Name>::Attach(*segment, Value<int64_t>::SizeBytes(),
+//   20);
+//   ... grant segment->fd() to another process, which calls
+//   absl::StatusOr<Segment> same = Segment::FromFd(std::move(fd));
+//
+// Zero is a valid state: whatever is placed in the user area is complete when
+// its bytes are zero. So nothing is ever under construction, and a process may
+// be killed at any instruction of creating or attaching without leaving
+// something half-made to the others.
+//
+// Lifetime: a Segment is a reference to one attachment of this process; copies
+// share it, and so do the Values and Arrays placed in it. The last one unmaps
+// the memory, closes the descriptor and leaves the table of participants. The
+// memory itself lives for as long as any process maps it or has it open.
+//
+// Distrust: everything that FromFd reads is checked once and copied to private
+// memory. The size of the file is sealed, so that no peer can cause a SIGBUS.
+//
+// Fork: a child may use the Segments it inherits; it is a participant of its
+// own from its first lock on. See ipc/base/participants.h for clone and vfork.
+//
+// Thread safety: all members may be called from any thread. The bytes are the
+// caller's to synchronise; Value and Array do so.
+#ifndef IPC_SHM_SEGMENT_H_
+#define IPC_SHM_SEGMENT_H_
+
+#include <cstddef>
+#include <memory>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "ipc/base/memory.h"
+#include "ipc/base/participants.h"
+#include "ipc/base/unique_fd.h"
+
+namespace ipc::shm {
+
+// kRead maps the memory so that this process cannot change it. It then takes no
+// part in locks: Value::Load and Array::Snapshot work, Store and Lock do not.
+using Access = Mapping::Access;
+
+class Segment {
+ public:
+  // What is placed in the user area starts at a multiple of this.
+  static constexpr size_t kAlignment = 64;
+  // How many processes may be attached for kReadWrite at a time.
+  static constexpr uint32_t kMaxParticipants = 256;
+
+  // A new memfd with `bytes` zeroed bytes for the user. ResourceExhausted if
+  // there is no memory; it is allocated here, never at a later store.
+  static absl::StatusOr<Segment> CreateAnonymous(size_t bytes);
+
+  // Maps the Segment behind `fd`, which it owns from now on; close-on-exec is
+  // left as it is. InvalidArgument if that is something else, such as a pipe or
+  // a Queue; FailedPrecondition if its size is not sealed or another version of
+  // Parley made it; DataLoss if its header makes no sense; PermissionDenied if
+  // `access` is more than the descriptor allows; ResourceExhausted if
+  // kMaxParticipants are attached and alive.
+  static absl::StatusOr<Segment> FromFd(UniqueFd fd,
+                                        Access access = Access::kReadWrite);
+
+  // The user area. Only for reading unless writable().
+  absl::Span<std::byte> bytes() const { return state_->bytes; }
+  // Owned by the Segment; grant it to a child or send it over a socket. It is
+  // close-on-exec.
+  int fd() const { return state_->fd.get(); }
+  bool writable() const { return state_->attachment != nullptr; }
+
+  // The following are for locks that live in the user area.
+
+  // Who this process is among the participants; one load. PermissionDenied
+  // unless writable(). In a forked child the first call attaches, and may fail
+  // as FromFd does.
+  absl::StatusOr<Participant> Self() const;
+  // Whether the kernel says that `participant` has died or left. It may be
+  // garbage: one that never was counts as dead. At most two system calls.
+  // REQUIRES: writable().
+  bool IsDead(Participant participant) const;
+  // To be called when a lock of Self() was taken away: if others hold this
+  // process for dead, because a peer wrote rubbish or descriptors were closed
+  // that are not the closer's, it becomes a new participant.
+  // REQUIRES: writable().
+  absl::Status RenewSelfIfLost() const;
+
+ private:
+  // In order of construction: the attachment leaves the table before the memory
+  // is unmapped.
+  struct State {
+    UniqueFd fd;
+    Mapping mapping;
+    absl::Span<std::byte> bytes;
+    ParticipantTable participants{nullptr, 0};
+    std::unique_ptr<Attachment> attachment;  // null if mapped for kRead
+  };
+
+  explicit Segment(std::shared_ptr<const State> state)
+      : state_(std::move(state)) {}
+
+  std::shared_ptr<const State> state_;
+};
+
+}  // namespace ipc::shm
+
+#endif  // IPC_SHM_SEGMENT_H_

@@ -1,0 +1,41 @@
+// What a Value looks like in its segment. All bytes zero is a Value of version
+// 0 whose bytes are zero.
+//
+//   offset  up to 8 bytes             more than 8 bytes
+//        0  layout                    layout      see ipc/shm/layout.h
+//        8  version, event, waiting   the same    see version_signal.h
+//       24  -                         lock        of writers; robust_lock.h
+//       32  bits                      -           the value, zero-extended
+//       40  announced                 -           bits of a past version
+//       48  -                         -           zero
+//       64  the end                   copies      see versioned_copies.h
+#ifndef IPC_SHM_VALUE_LAYOUT_H_
+#define IPC_SHM_VALUE_LAYOUT_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "ipc/shm/layout.h"
+#include "ipc/shm/robust_lock.h"
+#include "ipc/shm/version_signal.h"
+
+namespace ipc::shm::internal {
+
+struct ValueHeader {
+  std::atomic<uint64_t> layout;
+  VersionSignal signal;
+  RobustLockWord lock;
+  std::atomic<uint64_t> bits;
+  std::atomic<uint64_t> announced;
+  uint64_t reserved[2];
+};
+static_assert(sizeof(ValueHeader) == kObjectHeaderSize);
+static_assert(offsetof(ValueHeader, signal) == 8);
+static_assert(offsetof(ValueHeader, lock) == 24);
+static_assert(offsetof(ValueHeader, bits) == 32);
+static_assert(offsetof(ValueHeader, announced) == 40);
+
+}  // namespace ipc::shm::internal
+
+#endif  // IPC_SHM_VALUE_LAYOUT_H_

@@ -1,0 +1,76 @@
+// Several copies of one value and a version that says which of them is valid,
+// so that a writer killed half-way has spoilt nothing and readers never wait.
+//
+//   version v -> copy v % kCopies is valid
+//   writer:  fill copy (v+1) % kCopies, then store version v+1: the commit
+//   reader:  s = version; copy out s % kCopies; t = version;
+//            good unless t - s >= kCopies - 1
+//
+// A plain seqlock ("Can Seqlocks Get Along with Programming Language Memory
+// Models?", H.-J. Boehm, 2012) would leave readers spinning for ever on the odd
+// count of a dead writer. Here they retry only when writers have lapped them.
+// With the usual two copies a single store in the meantime is a lap, and a
+// writer that does nothing else starves readers; four copies leave a reader the
+// time of two whole stores.
+//
+// Memory orders. A word of fill v+1 is stored with release, after the store of
+// version v by this writer or, through the lock, an earlier one. A reader that
+// loads such a word (acquire) therefore sees version >= v afterwards. Had it
+// begun with s in the same copy, s = v+1 - n*kCopies, it finds t - s >=
+// kCopies - 1 and retries. Conversely the reader's acquire load of s, paired
+// with the release store of the version, makes it see the whole of fill s or
+// something later. On x86-64 these are plain moves; a relaxed copy between two
+// fences would say the same, but ThreadSanitizer does not understand fences.
+//
+//   copies: kCopies * CopySize(bytes) bytes, 64-byte aligned, zero at first
+#ifndef IPC_SHM_VERSIONED_COPIES_H_
+#define IPC_SHM_VERSIONED_COPIES_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "ipc/shm/version_signal.h"
+
+namespace ipc::shm::internal {
+
+// A view of the memory, which it does not own. Whatever version a peer stores,
+// nothing beyond the copies is touched.
+class VersionedCopies {
+ public:
+  using Word = std::atomic<uint64_t>;
+
+  static constexpr size_t kCopies = 4;
+  static_assert((kCopies & (kCopies - 1)) == 0,
+                "the order of copies must survive the version's wrap-around");
+
+  // What one copy of a value of `bytes` bytes takes: cache lines of its own.
+  static constexpr size_t CopySize(size_t bytes) {
+    return (bytes + 63) / 64 * 64;
+  }
+
+  VersionedCopies(std::byte* copies, size_t bytes, VersionSignal& signal)
+      : copies_(reinterpret_cast<Word*>(copies)),
+        bytes_(bytes),
+        signal_(&signal) {}
+
+  // Copies the valid one to `to`, which has room for the value. Returns false
+  // if writers have lapped it each of very many times, so that a hostile one
+  // cannot keep it for ever; `to` is then garbage.
+  bool Load(void* to) const;
+  // REQUIRES: no other Store meanwhile; the caller holds the writers' lock.
+  void Store(const void* from);
+
+ private:
+  Word* CopyOf(uint64_t version) const {
+    return copies_ + version % kCopies * (CopySize(bytes_) / sizeof(uint64_t));
+  }
+
+  Word* copies_;
+  size_t bytes_;
+  VersionSignal* signal_;
+};
+
+}  // namespace ipc::shm::internal
+
+#endif  // IPC_SHM_VERSIONED_COPIES_H_

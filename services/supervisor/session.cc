@@ -1,0 +1,290 @@
+#include "services/supervisor/session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "ipc/base/posix_error.h"
+
+namespace parley::supervisor {
+namespace {
+
+enum class DependencyState { kPending, kMet, kImpossible };
+
+DependencyState StateOf(const v1::Dependency& dependency,
+                        const ManagedProcess& on) {
+  if (on.state() == v1::PENDING) return DependencyState::kPending;
+  if (on.state() == v1::FAILED) return DependencyState::kImpossible;
+  bool met = true;  // IS_STARTED
+  if (dependency.condition() == v1::IS_READY) met = on.was_ready();
+  if (dependency.condition() == v1::HAS_EXITED_OK) met = on.exited_ok();
+  if (met) return DependencyState::kMet;
+  return on.ended() ? DependencyState::kImpossible : DependencyState::kPending;
+}
+
+std::string WhyImpossible(const v1::Dependency& dependency,
+                          const ManagedProcess& on) {
+  std::string how = "failed";
+  if (on.state() == v1::EXITED) {
+    how = on.info().exit().has_signal()
+              ? absl::StrCat("was killed by signal ", on.info().exit().signal())
+              : absl::StrCat("exited with ", on.info().exit().code());
+  }
+  return absl::StrCat("depends on ", dependency.process(), " (",
+                      v1::DependencyCondition_Name(dependency.condition()),
+                      "), which ", how);
+}
+
+bool IsPending(const std::unique_ptr<ManagedProcess>& process) {
+  return process->state() == v1::PENDING;
+}
+
+bool Uses(v1::Role granted, v1::Role end) {
+  return granted == end || granted == v1::READ_WRITE;
+}
+
+template <typename Map>
+std::string KeysOf(const Map& map) {
+  if (map.empty()) return "there are none";
+  return absl::StrCat(
+      "there are: ",
+      absl::StrJoin(map, ", ", [](std::string* out, const auto& entry) {
+        out->append(entry.first);
+      }));
+}
+
+}  // namespace
+
+Session::Session(EventLoop& loop, ManagedProcess::Observer& observer,
+                 const std::string& name)
+    : loop_(loop), observer_(observer), name_(name) {}
+
+std::vector<v1::ChannelInfo> Session::channels() const {
+  std::vector<v1::ChannelInfo> result;
+  for (const auto& [name, channel] : channels_) {
+    v1::ChannelInfo& info = result.emplace_back();
+    info.set_session(name_);
+    *info.mutable_spec() = channel.spec();
+    for (const auto& [process_name, process] : processes_) {
+      for (const v1::Grant& grant : process->spec().grants()) {
+        if (grant.channel() == name) info.add_granted_to(process_name);
+      }
+    }
+  }
+  return result;
+}
+
+absl::Status Session::Up(const v1::SessionSpec& spec) {
+  for (const v1::ChannelSpec& channel_spec : spec.channels()) {
+    absl::StatusOr<Channel> channel = Channel::Create(channel_spec);
+    if (!channel.ok()) return channel.status();
+    if (!channels_.emplace(channel_spec.name(), *std::move(channel)).second) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "two channels are named \"", channel_spec.name(), "\""));
+    }
+  }
+  for (const v1::ProcessSpec& process : spec.processes()) {
+    if (absl::Status s = Check(process); !s.ok()) return s;
+    if (!processes_
+             .emplace(process.name(),
+                      std::make_unique<ManagedProcess>(
+                          loop_, static_cast<ManagedProcess::Observer&>(*this),
+                          name_, process))
+             .second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("two processes are named \"", process.name(), "\""));
+    }
+  }
+  for (const v1::ProcessSpec& process : spec.processes()) {
+    for (const v1::Dependency& dependency : process.dependencies()) {
+      if (absl::Status s = Find(dependency.process()).status(); !s.ok()) {
+        return ipc::Annotate(s, absl::StrCat(process.name(), " depends on"));
+      }
+    }
+  }
+  for (const auto& [name, process] : processes_) OnChange(*process);
+  return absl::OkStatus();
+}
+
+absl::Status Session::Check(const v1::ProcessSpec& spec) const {
+  if (spec.name().empty() || spec.path().empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "process \"", spec.name(), "\" needs a name and the path of a binary"));
+  }
+  for (const v1::Grant& grant : spec.grants()) {
+    if (!channels_.contains(grant.channel())) {
+      return absl::NotFoundError(absl::StrCat(
+          "process ", spec.name(), " is granted the channel \"",
+          grant.channel(), "\", which session ", name_, " does not have (",
+          KeysOf(channels_), ")"));
+    }
+    if (grant.as().empty() || grant.as().find(':') != std::string::npos) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "process ", spec.name(), " is granted channel \"", grant.channel(),
+          "\" as \"", grant.as(), "\": give it a name without a colon"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ManagedProcess*> Session::Find(const std::string& process) {
+  const auto it = processes_.find(process);
+  if (it == processes_.end()) {
+    return absl::NotFoundError(absl::StrCat("session ", name_,
+                                            " has no process \"", process,
+                                            "\" (", KeysOf(processes_), ")"));
+  }
+  return it->second.get();
+}
+
+absl::StatusOr<ManagedProcess*> Session::StartProcess(
+    const v1::ProcessSpec& spec) {
+  if (stopping_) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("session ", name_, " is being stopped"));
+  }
+  if (absl::Status s = Check(spec); !s.ok()) return s;
+  for (const v1::Dependency& dependency : spec.dependencies()) {
+    if (absl::Status s = Find(dependency.process()).status(); !s.ok()) return s;
+  }
+  std::unique_ptr<ManagedProcess>& process = processes_[spec.name()];
+  if (process == nullptr) {
+    process = std::make_unique<ManagedProcess>(
+        loop_, static_cast<ManagedProcess::Observer&>(*this), name_, spec);
+    OnChange(*process);
+  } else if (process->ended()) {
+    process->Restart(spec);
+  } else {
+    return absl::AlreadyExistsError(absl::StrCat(
+        "process ", spec.name(), " of session ", name_, " is ",
+        v1::ProcessState_Name(process->state()), ": stop it first"));
+  }
+  StartWhatCanBe();
+  return process.get();
+}
+
+void Session::Stop(std::function<void()> stopped) {
+  stopping_ = true;
+  stopped_.push_back(std::move(stopped));
+  for (const auto& [name, process] : processes_) {
+    if (IsPending(process)) process->Fail("its session was stopped first");
+  }
+  Advance();
+}
+
+void Session::OnChange(ManagedProcess& process) {
+  observer_.OnChange(process);
+  Advance();
+}
+
+void Session::OnReaped(ManagedProcess& process) { observer_.OnReaped(process); }
+
+void Session::OnOutput(ManagedProcess& process) { observer_.OnOutput(process); }
+
+// Goes on after the handlers at hand: a change may have come from the middle of
+// starting or stopping another process.
+void Session::Advance() {
+  if (*advance_posted_) return;
+  *advance_posted_ = true;
+  loop_.Post([this, alive = std::weak_ptr<bool>(advance_posted_)] {
+    if (alive.expired()) return;
+    *advance_posted_ = false;
+    if (stopping_) {
+      StopWhatCanBe();
+    } else {
+      StartWhatCanBe();
+    }
+  });
+}
+
+void Session::StartWhatCanBe() {
+  bool changed = true;
+  while (changed) {
+    changed = false;
+    for (const auto& [name, process] : processes_) {
+      if (!IsPending(process)) continue;
+      bool can_start = true;
+      for (const v1::Dependency& dependency : process->spec().dependencies()) {
+        const ManagedProcess& on = *processes_.at(dependency.process());
+        const DependencyState state = StateOf(dependency, on);
+        if (state == DependencyState::kMet) continue;
+        can_start = false;
+        if (state == DependencyState::kImpossible) {
+          process->Fail(WhyImpossible(dependency, on));
+          changed = true;
+          break;
+        }
+      }
+      if (can_start) {
+        Start(*process);
+        changed = true;
+      }
+    }
+  }
+  ReleaseChannelEnds();
+}
+
+void Session::Start(ManagedProcess& process) {
+  std::vector<std::pair<std::string, ipc::UniqueFd>> fds;
+  for (const v1::Grant& grant : process.spec().grants()) {
+    absl::StatusOr<ipc::UniqueFd> fd =
+        channels_.at(grant.channel()).Open(process.name(), grant.role());
+    if (!fd.ok()) {
+      process.Fail(std::string(fd.status().message()));
+      return;
+    }
+    fds.emplace_back(grant.as(), *std::move(fd));
+  }
+  process.Start(std::move(fds));
+}
+
+// Closes what no process is waiting to be given: a reader must see the end when
+// the last writer is gone, and a writer that the last reader is.
+void Session::ReleaseChannelEnds() {
+  for (auto& [name, channel] : channels_) {
+    for (const v1::Role end : {v1::READ, v1::WRITE}) {
+      const bool awaited = std::any_of(
+          processes_.begin(), processes_.end(), [&](const auto& entry) {
+            const auto& grants = entry.second->spec().grants();
+            return IsPending(entry.second) &&
+                   std::any_of(grants.begin(), grants.end(),
+                               [&](const v1::Grant& grant) {
+                                 return grant.channel() == name &&
+                                        Uses(grant.role(), end);
+                               });
+          });
+      if (!awaited) channel.Release(end);
+    }
+  }
+}
+
+// Whether a process that still runs depends on this one.
+bool Session::IsNeeded(const ManagedProcess& needed) const {
+  return std::any_of(
+      processes_.begin(), processes_.end(), [&](const auto& entry) {
+        const auto& dependencies = entry.second->spec().dependencies();
+        return entry.second->running() &&
+               std::any_of(dependencies.begin(), dependencies.end(),
+                           [&](const v1::Dependency& dependency) {
+                             return dependency.process() == needed.name();
+                           });
+      });
+}
+
+void Session::StopWhatCanBe() {
+  bool all_ended = true;
+  for (const auto& [name, process] : processes_) {
+    if (process->ended()) continue;
+    all_ended = false;
+    if (!process->stop_asked() && !IsNeeded(*process)) {
+      process->Stop(process->default_grace());
+    }
+  }
+  if (!all_ended) return;
+  std::vector<std::function<void()>> stopped;
+  stopped.swap(stopped_);
+  for (const auto& callback : stopped) callback();
+}
+
+}  // namespace parley::supervisor

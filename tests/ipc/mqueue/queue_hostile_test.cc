@@ -1,0 +1,207 @@
+// A peer that writes rubbish into the segment. Whatever it writes, calls return
+// in time, with a Status; under AddressSanitizer, none leaves the segment.
+#include <fcntl.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <optional>
+#include <random>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ipc/base/participants.h"
+#include "ipc/base/unique_fd.h"
+#include "ipc/mqueue/layout.h"
+#include "ipc/mqueue/queue.h"
+#include "ipc/mqueue/slot_ring.h"
+#include "ipc/mqueue/slot_word.h"
+#include "tests/ipc/mqueue/child_process.h"
+#include "tests/ipc/mqueue/queue_test_peer.h"
+
+namespace ipc::mqueue {
+namespace {
+
+using ::testing::AnyOf;
+
+SlotHeader& SlotAt(Queue& queue, uint32_t i) {
+  const Geometry& geometry = QueueTestPeer::ring(queue).geometry();
+  return *reinterpret_cast<SlotHeader*>(QueueTestPeer::bytes(queue).data() +
+                                        geometry.slots_offset +
+                                        size_t{i} * geometry.slot_stride);
+}
+
+Header& HeaderOf(Queue& queue) { return QueueTestPeer::ring(queue).header(); }
+
+TEST(QueueHostileTest, LengthBeyondTheSlotIsDataLoss) {
+  Queue queue = *Queue::CreateAnonymous({.slots = 2});
+  for (const uint32_t length : {241u, 1u << 31, ~0u}) {
+    ASSERT_TRUE(queue.Send("x").ok());
+    for (uint32_t i = 0; i < 2; ++i) SlotAt(queue, i).length = length;
+    EXPECT_EQ(queue.Receive().status().code(), absl::StatusCode::kDataLoss);
+    ASSERT_TRUE(queue.Send("next").ok());
+    EXPECT_EQ(*queue.Receive(), "next");
+  }
+}
+
+TEST(QueueHostileTest, EveryWrongSlotWord) {
+  for (uint32_t state = 0; state < 8; ++state) {
+    for (const uint32_t lap : {0u, 1u, 2u, 7u, ~0u, 1u << 31}) {
+      for (const Participant owner :
+           {Participant{0, 0}, Participant{1, 0}, Participant{511, 77}}) {
+        Queue queue = *Queue::CreateAnonymous({.slots = 2});
+        ASSERT_TRUE(queue.Send("x").ok());
+        ASSERT_TRUE(queue.Receive().ok());
+        const uint64_t word = SlotWord::Of(SlotState::kFree, lap)
+                                  .To(static_cast<SlotState>(state), owner)
+                                  .bits();
+        SlotAt(queue, 1).word.store(word);
+        for (int i = 0; i < 3; ++i) {
+          EXPECT_THAT(queue.Send("y", absl::Milliseconds(1)).code(),
+                      AnyOf(absl::StatusCode::kOk, absl::StatusCode::kDataLoss,
+                            absl::StatusCode::kFailedPrecondition,
+                            absl::StatusCode::kDeadlineExceeded));
+          EXPECT_THAT(queue.TryReceive().status().code(),
+                      AnyOf(absl::StatusCode::kOk, absl::StatusCode::kDataLoss,
+                            absl::StatusCode::kOutOfRange));
+        }
+        // A slot of somebody who never was does not block for ever.
+        if (lap == 0 && state == static_cast<uint32_t>(SlotState::kWriting) &&
+            owner.index != 0) {
+          (void)queue.Receive(3 * Queue::kParkTick);
+          EXPECT_FALSE(SlotWord(SlotAt(queue, 1).word.load()).IsOwned());
+        }
+      }
+    }
+  }
+}
+
+// Positions that no honest peer can have written end in DataLoss, not in
+// waiting for what never comes.
+TEST(QueueHostileTest, PositionsMovedApart) {
+  for (const int64_t by : {2, 7, 1 << 20}) {
+    Queue queue = *Queue::CreateAnonymous({.slots = 4});
+    HeaderOf(queue).head.fetch_add(by);
+    EXPECT_EQ(queue.Receive().status().code(), absl::StatusCode::kDataLoss);
+  }
+  for (const int64_t by : {1, 2, 3}) {
+    Queue queue = *Queue::CreateAnonymous({.slots = 4});
+    HeaderOf(queue).tail.fetch_add(by);
+    EXPECT_EQ(queue.Receive().status().code(), absl::StatusCode::kDataLoss);
+  }
+  {
+    Queue queue = *Queue::CreateAnonymous({.slots = 4});
+    HeaderOf(queue).tail.fetch_add(1000);
+    EXPECT_EQ(queue.Send("x").code(), absl::StatusCode::kDataLoss);
+  }
+  {
+    // The head went past four messages that nobody has taken.
+    Queue queue = *Queue::CreateAnonymous({.slots = 4});
+    for (int i = 0; i < 4; ++i) ASSERT_TRUE(queue.Send("x").ok());
+    HeaderOf(queue).head.fetch_add(2);
+    EXPECT_EQ(queue.Send("x").code(), absl::StatusCode::kDataLoss);
+  }
+}
+
+// A flag that is set again and again costs a scan each time, no more.
+TEST(QueueHostileTest, RequeuedFlagWithoutReason) {
+  Queue queue = *Queue::CreateAnonymous({.slots = 4});
+  for (int i = 0; i < 1000; ++i) {
+    HeaderOf(queue).shared.requeued.store(~uint64_t{0} - i % 2);
+    ASSERT_TRUE(queue.TrySend("x").ok());
+    EXPECT_EQ(*queue.TryReceive(), "x");
+  }
+}
+
+// A peer declares us dead while we are writing: Aborted, and the next call goes
+// on under another name.
+TEST(QueueHostileTest, FencedIsAbortedAndAttachesAnew) {
+  Queue queue = *Queue::CreateAnonymous({.slots = 4});
+  SlotRing& ring = QueueTestPeer::ring(queue);
+  SlotRing::Claim claim;
+  ASSERT_EQ(QueueTestPeer::BeginSend(queue, &claim), SlotRing::Outcome::kOk);
+  reinterpret_cast<std::atomic<uint64_t>*>(QueueTestPeer::bytes(queue).data() +
+                                           ring.geometry().participants_offset)
+      ->store(uint64_t{1} << 32);  // FREE, epoch 1
+  Queue other = *Queue::FromFd(UniqueFd(fcntl(queue.fd(), F_DUPFD_CLOEXEC, 0)));
+  EXPECT_EQ(QueueTestPeer::attachment(other).Self()->index, 1u)
+      << "our lock keeps the index ours";
+  EXPECT_EQ(other.Receive(3 * Queue::kParkTick).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_FALSE(ring.CommitSend(claim));
+  EXPECT_TRUE(QueueTestPeer::attachment(queue).RenewIfLost().ok());
+  EXPECT_EQ(*QueueTestPeer::attachment(queue).Self(), (Participant{0, 1}));
+  EXPECT_TRUE(queue.Send("x").ok());
+  EXPECT_EQ(*other.Receive(), "x");
+}
+
+// Two processes send and receive while a third one flips bits.
+TEST(QueueHostileTest, RandomBitFlips) {
+  const unsigned seed = std::random_device()();
+  printf("seed %u\n", seed);
+  const absl::Time end = absl::Now() + absl::Seconds(5);
+  int rounds = 0;
+  for (std::mt19937 random(seed); absl::Now() < end; ++rounds) {
+    Queue queue = *Queue::CreateAnonymous(
+        {.slots = uint64_t{1} << random() % 6, .message_bytes = 100});
+    const uint32_t child_seed = random();
+    const auto exercise = [&queue](uint32_t seed) {
+      std::mt19937 random(seed);
+      const absl::Time until = absl::Now() + absl::Milliseconds(150);
+      const std::string message(100, 'm');
+      while (absl::Now() < until) {
+        (void)queue.Send(absl::string_view(message).substr(random() % 101),
+                         absl::Milliseconds(random() % 2));
+        (void)queue.TrySend(message);
+        absl::StatusOr<std::string> text =
+            queue.Receive(absl::Milliseconds(random() % 2));
+        if (text.ok() && text->size() > 100) return 1;
+        absl::StatusOr<std::optional<std::string>> more = queue.TryReceive();
+        if (more.ok() && more->has_value() && (*more)->size() > 100) return 1;
+        (void)queue.stats();
+        if (queue.ApproximateSize() > queue.capacity()) return 1;
+      }
+      return 0;
+    };
+    ChildProcess a([&] { return exercise(child_seed); });
+    ChildProcess b([&] { return exercise(child_seed + 1); });
+    ChildProcess c([&] {
+      // One that attaches meanwhile, too.
+      const absl::Time until = absl::Now() + absl::Milliseconds(150);
+      while (absl::Now() < until) {
+        absl::StatusOr<Queue> other =
+            Queue::FromFd(UniqueFd(fcntl(queue.fd(), F_DUPFD_CLOEXEC, 0)));
+        if (other.ok()) (void)other->TryReceive();
+      }
+      return 0;
+    });
+    const absl::Span<std::byte> bytes = QueueTestPeer::bytes(queue);
+    const absl::Time until = absl::Now() + absl::Milliseconds(100);
+    while (absl::Now() < until) {
+      for (int i = random() % 3; i >= 0; --i) {
+        // Half of them in the header.
+        const size_t range =
+            random() % 2 == 0 ? sizeof(Header) + 64 : bytes.size();
+        // Atomic, as tearing is not what this is about.
+        reinterpret_cast<std::atomic<uint8_t>&>(bytes[random() % range])
+            .fetch_xor(uint8_t{1} << random() % 8);
+      }
+      absl::SleepFor(absl::Microseconds(random() % 500));
+    }
+    EXPECT_EQ(a.Join(), 0);
+    EXPECT_EQ(b.Join(), 0);
+    EXPECT_EQ(c.Join(), 0);
+  }
+  printf("%d rounds\n", rounds);
+}
+
+}  // namespace
+}  // namespace ipc::mqueue

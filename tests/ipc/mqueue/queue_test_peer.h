@@ -1,0 +1,45 @@
+// Lets tests stop half-way through an operation of a Queue, and look at and
+// damage its segment.
+#ifndef TESTS_IPC_MQUEUE_QUEUE_TEST_PEER_H_
+#define TESTS_IPC_MQUEUE_QUEUE_TEST_PEER_H_
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "ipc/base/memory.h"
+#include "ipc/base/participants.h"
+#include "ipc/mqueue/queue.h"
+#include "ipc/mqueue/queue_core.h"
+#include "ipc/mqueue/slot_ring.h"
+
+namespace ipc::mqueue {
+
+class QueueTestPeer {
+ public:
+  // A queue whose laps come round soon. Compares laps well only for as long as
+  // no process is stopped for half of them.
+  static absl::StatusOr<Queue> CreateWithLapBits(const Options& options,
+                                                 int lap_bits) {
+    return Queue::Create(options, lap_bits);
+  }
+
+  static SlotRing& ring(Queue& queue) { return queue.core_->ring; }
+  static Attachment& attachment(Queue& queue) {
+    return *queue.core_->attachment;
+  }
+  static absl::Span<std::byte> bytes(Queue& queue) {
+    const Mapping& mapping = queue.core_->mapping;
+    return {mapping.data(), mapping.size()};
+  }
+
+  // The first half of Send and of Receive: the slot is WRITING, or READING.
+  static SlotRing::Outcome BeginSend(Queue& queue, SlotRing::Claim* claim) {
+    return ring(queue).BeginSend(*attachment(queue).Self(), claim);
+  }
+  static SlotRing::Outcome BeginReceive(Queue& queue, SlotRing::Claim* claim) {
+    return ring(queue).BeginReceive(*attachment(queue).Self(), claim);
+  }
+};
+
+}  // namespace ipc::mqueue
+
+#endif  // TESTS_IPC_MQUEUE_QUEUE_TEST_PEER_H_

@@ -1,0 +1,97 @@
+#include "tests/ipc/shm/child.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "ipc/base/posix_error.h"
+
+namespace ipc::shm {
+namespace {
+
+void CheckThat(bool holds, const char* what) {
+  if (holds) return;
+  perror(what);
+  abort();
+}
+
+// What `pid` does next, without reaping it.
+siginfo_t Await(pid_t pid, int options) {
+  siginfo_t info = {};
+  CheckThat(RetryOnEintr([&] {
+              return waitid(P_PID, pid, &info, options | WNOWAIT);
+            }) == 0,
+            "waitid");
+  return info;
+}
+
+}  // namespace
+
+bool Child::Side::Tell() const {
+  return RetryOnEintr([&] { return send(fd_, "", 1, MSG_NOSIGNAL); }) == 1;
+}
+
+bool Child::Side::Hear() const {
+  char byte;
+  return RetryOnEintr([&] { return read(fd_, &byte, 1); }) == 1;
+}
+
+Child Child::Fork(const std::function<int(Side)>& body) {
+  int fds[2];
+  CheckThat(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0,
+            "socketpair");
+  UniqueFd ours(fds[0]);
+  UniqueFd theirs(fds[1]);
+  const pid_t pid = fork();
+  CheckThat(pid >= 0, "fork");
+  if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ours.Reset();
+    // _exit: the buffers and objects are copies of the parent's.
+    _exit(body(Side(theirs.get())));
+  }
+  return Child(pid, std::move(ours));
+}
+
+Child::~Child() {
+  if (pid_ <= 0) return;
+  kill(pid_, SIGKILL);
+  Wait();
+}
+
+void Child::AwaitStop() const { Await(pid_, WSTOPPED | WEXITED); }
+
+bool Child::Step() const {
+  CheckThat(ptrace(PTRACE_SINGLESTEP, pid_, nullptr, nullptr) == 0,
+            "PTRACE_SINGLESTEP");
+  const siginfo_t info = Await(pid_, WSTOPPED | WEXITED);
+  return info.si_code != CLD_EXITED && info.si_code != CLD_KILLED;
+}
+
+void Child::Stop() const {
+  kill(pid_, SIGSTOP);
+  AwaitStop();
+}
+
+void Child::Continue() const { kill(pid_, SIGCONT); }
+
+void Child::Kill() const {
+  kill(pid_, SIGKILL);
+  Await(pid_, WEXITED);
+}
+
+int Child::Wait() {
+  int status;
+  CheckThat(RetryOnEintr([&] { return waitpid(pid_, &status, 0); }) == pid_,
+            "waitpid");
+  pid_ = -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+}  // namespace ipc::shm
