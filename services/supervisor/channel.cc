@@ -19,10 +19,9 @@ using ::ipc::PosixError;
 using ::ipc::UniqueFd;
 
 // A new open file description of what `fd` refers to.
-absl::StatusOr<UniqueFd> Reopen(const UniqueFd& fd, int flags,
-                                const std::string& name) {
-  UniqueFd opened(open(absl::StrCat("/proc/self/fd/", fd.get()).c_str(),
-                       flags | O_CLOEXEC));
+absl::StatusOr<UniqueFd> Reopen(int fd, int flags, const std::string& name) {
+  UniqueFd opened(
+      open(absl::StrCat("/proc/self/fd/", fd).c_str(), flags | O_CLOEXEC));
   if (!opened.ok()) {
     return PosixError(errno, absl::StrCat("opening channel \"", name, "\""));
   }
@@ -40,11 +39,11 @@ absl::StatusOr<UniqueFd> CreateShm(const v1::ChannelSpec& spec) {
   absl::StatusOr<ipc::shm::Segment> segment =
       ipc::shm::Segment::CreateAnonymous(spec.shm().bytes());
   if (!segment.ok()) return segment.status();
-  return Reopen(UniqueFd(dup(segment->fd())), O_RDWR, spec.name());
+  return Reopen(segment->fd(), O_RDWR, spec.name());
 }
 
 absl::StatusOr<UniqueFd> CreateMqueue(const v1::ChannelSpec& spec) {
-  ipc::mqueue::Queue::Options options;
+  ipc::mqueue::Options options;
   if (spec.mqueue().slots() != 0) options.slots = spec.mqueue().slots();
   if (spec.mqueue().message_bytes() != 0) {
     options.message_bytes = spec.mqueue().message_bytes();
@@ -52,7 +51,7 @@ absl::StatusOr<UniqueFd> CreateMqueue(const v1::ChannelSpec& spec) {
   absl::StatusOr<ipc::mqueue::Queue> queue =
       ipc::mqueue::Queue::CreateAnonymous(options);
   if (!queue.ok()) return queue.status();
-  return Reopen(UniqueFd(dup(queue->fd())), O_RDWR, spec.name());
+  return Reopen(queue->fd(), O_RDWR, spec.name());
 }
 
 }  // namespace
@@ -68,13 +67,13 @@ absl::StatusOr<Channel> Channel::Create(const v1::ChannelSpec& spec) {
               ? socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends)
               : pipe2(ends, O_CLOEXEC);
       if (result != 0) {
-        return PosixError(errno, absl::StrCat("creating channel \"",
-                                              spec.name(), "\""));
+        return PosixError(
+            errno, absl::StrCat("creating channel \"", spec.name(), "\""));
       }
       channel.read_end_.Reset(ends[0]);
       channel.write_end_.Reset(ends[1]);
       if (spec.pipe().duplex()) return channel;
-      object = Reopen(channel.read_end_, O_PATH, spec.name());
+      object = Reopen(channel.read_end_.get(), O_PATH, spec.name());
       break;
     }
     case v1::ChannelSpec::kShm:
@@ -84,12 +83,12 @@ absl::StatusOr<Channel> Channel::Create(const v1::ChannelSpec& spec) {
       object = CreateMqueue(spec);
       break;
     case v1::ChannelSpec::KIND_NOT_SET:
-      object = absl::InvalidArgumentError("give it a kind: pipe, shm or mqueue");
+      object =
+          absl::InvalidArgumentError("give it a kind: pipe, shm or mqueue");
   }
   if (!object.ok()) {
-    return ipc::Annotate(object.status(),
-                         absl::StrCat("creating channel \"", spec.name(),
-                                      "\""));
+    return ipc::Annotate(object.status(), absl::StrCat("creating channel \"",
+                                                       spec.name(), "\""));
   }
   channel.object_ = *std::move(object);
   return channel;
@@ -105,16 +104,17 @@ absl::StatusOr<UniqueFd> Channel::Open(const std::string& process,
         }
         return OpenDuplexEnd(process);
       }
-      if (role == v1::READ) return Reopen(object_, O_RDONLY, spec_.name());
-      if (role == v1::WRITE) return Reopen(object_, O_WRONLY, spec_.name());
-      return WrongRole(spec_, role,
-                       "READ or WRITE, or make the pipe duplex");
+      if (role == v1::READ)
+        return Reopen(object_.get(), O_RDONLY, spec_.name());
+      if (role == v1::WRITE)
+        return Reopen(object_.get(), O_WRONLY, spec_.name());
+      return WrongRole(spec_, role, "READ or WRITE, or make the pipe duplex");
     default:
       if (role == v1::ROLE_UNSPECIFIED) {
         return WrongRole(spec_, role, "READ, WRITE or READ_WRITE");
       }
       // A reader writes too: it marks itself as waiting, and messages as taken.
-      return Reopen(object_, O_RDWR, spec_.name());
+      return Reopen(object_.get(), O_RDWR, spec_.name());
   }
 }
 
@@ -124,9 +124,10 @@ absl::StatusOr<UniqueFd> Channel::OpenDuplexEnd(const std::string& process) {
   if (holder->second > 1) {
     duplex_holders_.erase(holder);
     return absl::FailedPreconditionError(absl::StrCat(
-        "duplex pipe \"", spec_.name(), "\" has two ends, and both are granted "
-        "to other processes than ", process,
-        ": give every pair of processes a pipe of its own"));
+        "duplex pipe \"", spec_.name(),
+        "\" has two ends, and both are granted "
+        "to other processes than ",
+        process, ": give every pair of processes a pipe of its own"));
   }
   const UniqueFd& end = holder->second == 0 ? read_end_ : write_end_;
   if (!end.ok()) {

@@ -28,8 +28,7 @@ class Channel {
 
   // A descriptor for `process` to use the channel in `role`.
   // FailedPrecondition names a role that this kind of channel does not have.
-  absl::StatusOr<ipc::UniqueFd> Open(const std::string& process,
-                                     v1::Role role);
+  absl::StatusOr<ipc::UniqueFd> Open(const std::string& process, v1::Role role);
 
   // Closes the supervisor's own end for this role, READ or WRITE, of which no
   // process is still to be given one. No effect on shared memory.

@@ -20,9 +20,9 @@ namespace {
 absl::Status SupervisorGone(const absl::Status& status) {
   if (absl::IsOutOfRange(status) || absl::IsDataLoss(status) ||
       absl::IsUnavailable(status)) {
-    return absl::UnavailableError(absl::StrCat(
-        "the supervisor has died, and with it all that it ran: ",
-        status.message()));
+    return absl::UnavailableError(
+        absl::StrCat("the supervisor has died, and with it all that it ran: ",
+                     status.message()));
   }
   return status;
 }
@@ -60,10 +60,11 @@ absl::StatusOr<Client> Client::Connect(const std::string& path) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the socket's path ", path, " is longer than the ",
-        sizeof(address.sun_path) - 1, " bytes that unix sockets allow: choose "
-        "a shorter directory"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the socket's path ", path, " is longer than the ",
+                     sizeof(address.sun_path) - 1,
+                     " bytes that unix sockets allow: choose "
+                     "a shorter directory"));
   }
   memcpy(address.sun_path, path.data(), path.size());
   ipc::UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));

@@ -39,24 +39,22 @@ EventLoop::WatchId EventLoop::Watch(int fd, uint32_t events,
   epoll_event event = {.events = events, .data = {.u64 = id}};
   CheckEpoll(epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event),
              "EPOLL_CTL_ADD");
-  watched_[id] = {fd, std::make_shared<std::function<void(uint32_t)>>(
-                          std::move(handler))};
+  watched_[id] = {
+      fd, std::make_shared<std::function<void(uint32_t)>>(std::move(handler))};
   return id;
 }
 
 void EventLoop::Modify(WatchId id, uint32_t events) {
   epoll_event event = {.events = events, .data = {.u64 = id}};
-  CheckEpoll(
-      epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, watched_.at(id).fd, &event),
-      "EPOLL_CTL_MOD");
+  CheckEpoll(epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, watched_.at(id).fd, &event),
+             "EPOLL_CTL_MOD");
 }
 
 void EventLoop::Unwatch(WatchId id) {
   const auto it = watched_.find(id);
   if (it == watched_.end()) return;
-  CheckEpoll(
-      epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, it->second.fd, nullptr),
-      "EPOLL_CTL_DEL");
+  CheckEpoll(epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, it->second.fd, nullptr),
+             "EPOLL_CTL_DEL");
   watched_.erase(it);
 }
 

@@ -36,8 +36,7 @@ class EventLoop {
 
   // Calls `handler` with the epoll events (EPOLLIN, …; level-triggered) of
   // `fd`, which must stay open until Unwatch.
-  WatchId Watch(int fd, uint32_t events,
-                std::function<void(uint32_t)> handler);
+  WatchId Watch(int fd, uint32_t events, std::function<void(uint32_t)> handler);
   void Modify(WatchId id, uint32_t events);
   void Unwatch(WatchId id);
 

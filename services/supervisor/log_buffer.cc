@@ -33,9 +33,9 @@ std::optional<LogBuffer::Piece> LogBuffer::Read(uint64_t cursor,
       [](uint64_t c, const Chunk& chunk) { return c < chunk.begin; });
   if (it != chunks_.begin()) --it;
   const uint64_t begin = std::max(cursor, it->begin);
-  return Piece{it->stream, begin,
-               absl::string_view(it->data).substr(begin - it->begin,
-                                                  max_bytes)};
+  return Piece{
+      it->stream, begin,
+      absl::string_view(it->data).substr(begin - it->begin, max_bytes)};
 }
 
 }  // namespace parley::supervisor

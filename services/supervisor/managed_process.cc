@@ -45,8 +45,10 @@ absl::StatusOr<std::pair<UniqueFd, UniqueFd>> CreateOutputPipe() {
 
 std::vector<std::pair<int, rlim_t>> ToRlimits(const v1::Limits& limits) {
   std::vector<std::pair<int, rlim_t>> result;
-  if (limits.memory_bytes()) result.push_back({RLIMIT_AS, limits.memory_bytes()});
-  if (limits.cpu_seconds()) result.push_back({RLIMIT_CPU, limits.cpu_seconds()});
+  if (limits.memory_bytes())
+    result.push_back({RLIMIT_AS, limits.memory_bytes()});
+  if (limits.cpu_seconds())
+    result.push_back({RLIMIT_CPU, limits.cpu_seconds()});
   if (limits.files()) result.push_back({RLIMIT_NOFILE, limits.files()});
   if (limits.processes()) result.push_back({RLIMIT_NPROC, limits.processes()});
   return result;
@@ -260,9 +262,9 @@ void ManagedProcess::ReadNotifications() {
 
 void ManagedProcess::OnReadyTimeout() {
   ready_timer_.reset();
-  info_.set_error(absl::StrCat(
-      "did not say that it is ready (READY=1) within ",
-      absl::FormatDuration(FromProto(spec_.ready_timeout()))));
+  info_.set_error(
+      absl::StrCat("did not say that it is ready (READY=1) within ",
+                   absl::FormatDuration(FromProto(spec_.ready_timeout()))));
   Stop(default_grace());
 }
 

@@ -56,10 +56,11 @@ class ManagedProcess {
   const std::shared_ptr<LogBuffer>& log() const { return log_; }
   v1::ProcessState state() const { return info_.state(); }
 
-  bool running() const;  // STARTED, READY or STOPPING
-  bool ended() const;    // EXITED or FAILED
+  bool running() const;                          // STARTED, READY or STOPPING
+  bool ended() const;                            // EXITED or FAILED
   bool was_ready() const { return was_ready_; }  // since its last start
-  bool exited_ok() const;  // EXITED, by itself, with one of the codes in ok_exit
+  bool exited_ok()
+      const;  // EXITED, by itself, with one of the codes in ok_exit
 
   // Whether the kernel no longer knows its id: before it is started, and from
   // shortly before EXITED on.
@@ -80,7 +81,8 @@ class ManagedProcess {
   // Asks it to stop, and kills it after `grace`; again, with a new grace. No
   // effect unless running.
   void Stop(absl::Duration grace);
-  // Whether it was asked since its last start. It may be STOPPING all by itself.
+  // Whether it was asked since its last start. It may be STOPPING all by
+  // itself.
   bool stop_asked() const { return stop_asked_; }
   absl::Duration default_grace() const;
 

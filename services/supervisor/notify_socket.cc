@@ -68,8 +68,8 @@ absl::StatusOr<NotifySocket> NotifySocket::Create() {
     return ipc::PosixError(errno, "naming the notify socket");
   }
   const size_t name_length = length - offsetof(sockaddr_un, sun_path) - 1;
-  result.name_ = absl::StrCat(
-      "@", absl::string_view(address.sun_path + 1, name_length));
+  result.name_ =
+      absl::StrCat("@", absl::string_view(address.sun_path + 1, name_length));
   return result;
 }
 

@@ -28,9 +28,8 @@ std::string NotifyNameOf(pid_t pid) {
 
 }  // namespace
 
-void CleanUpOrphans(
-    const std::function<bool(pid_t)>& is_managed,
-    const std::function<bool(absl::string_view)>& is_live) {
+void CleanUpOrphans(const std::function<bool(pid_t)>& is_managed,
+                    const std::function<bool(absl::string_view)>& is_live) {
   for (const pid_t pid : ipc::process::ListChildren()) {
     if (is_managed(pid)) continue;
     if (waitpid(pid, nullptr, WNOHANG) != 0) continue;

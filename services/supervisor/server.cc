@@ -41,9 +41,7 @@ bool IsOfOurUser(int socket) {
 
 Server::Server(EventLoop& loop, Supervisor& supervisor,
                std::function<void()> shut_down)
-    : loop_(loop),
-      supervisor_(supervisor),
-      shut_down_(std::move(shut_down)) {
+    : loop_(loop), supervisor_(supervisor), shut_down_(std::move(shut_down)) {
   supervisor_.set_listener(this);
 }
 
@@ -253,9 +251,8 @@ bool Server::PushNextEvent(Client& client) {
   }
   const v1::Event& event = history.At(subscription.revision + 1);
   const std::string& wanted = subscription.request.session();
-  const bool is_wanted =
-      subscription.request.events() &&
-      (wanted.empty() || wanted == *SessionOf(event));
+  const bool is_wanted = subscription.request.events() &&
+                         (wanted.empty() || wanted == *SessionOf(event));
   if (is_wanted && event.process().state() == v1::EXITED) {
     const ProcessKey key = {event.process().session(), event.process().name()};
     const auto place = subscription.logs.find(key);

@@ -80,8 +80,8 @@ absl::Status Session::Up(const v1::SessionSpec& spec) {
     absl::StatusOr<Channel> channel = Channel::Create(channel_spec);
     if (!channel.ok()) return channel.status();
     if (!channels_.emplace(channel_spec.name(), *std::move(channel)).second) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "two channels are named \"", channel_spec.name(), "\""));
+      return absl::InvalidArgumentError(
+          absl::StrCat("two channels are named \"", channel_spec.name(), "\""));
     }
   }
   for (const v1::ProcessSpec& process : spec.processes()) {
@@ -114,10 +114,10 @@ absl::Status Session::Check(const v1::ProcessSpec& spec) const {
   }
   for (const v1::Grant& grant : spec.grants()) {
     if (!channels_.contains(grant.channel())) {
-      return absl::NotFoundError(absl::StrCat(
-          "process ", spec.name(), " is granted the channel \"",
-          grant.channel(), "\", which session ", name_, " does not have (",
-          KeysOf(channels_), ")"));
+      return absl::NotFoundError(
+          absl::StrCat("process ", spec.name(), " is granted the channel \"",
+                       grant.channel(), "\", which session ", name_,
+                       " does not have (", KeysOf(channels_), ")"));
     }
     if (grant.as().empty() || grant.as().find(':') != std::string::npos) {
       return absl::InvalidArgumentError(absl::StrCat(

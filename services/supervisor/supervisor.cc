@@ -92,9 +92,8 @@ void Supervisor::Down(const std::string& session,
                       std::function<void(absl::Status)> down) {
   absl::StatusOr<Session*> found = Find(session);
   if (!found.ok()) {
-    loop_.Post([down = std::move(down), status = found.status()] {
-      down(status);
-    });
+    loop_.Post(
+        [down = std::move(down), status = found.status()] { down(status); });
     return;
   }
   (*found)->Stop([this, session, down = std::move(down)] {

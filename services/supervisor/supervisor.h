@@ -53,8 +53,7 @@ class Supervisor : private ManagedProcess::Observer {
   absl::Status Up(const v1::SessionSpec& spec);
   // Calls `down` when the session is gone, later than this call; NotFound if
   // there is none.
-  void Down(const std::string& session,
-            std::function<void(absl::Status)> down);
+  void Down(const std::string& session, std::function<void(absl::Status)> down);
   // Makes the session if there is none.
   absl::StatusOr<v1::ProcessInfo> StartProcess(const std::string& session,
                                                const v1::ProcessSpec& spec);
