@@ -122,6 +122,7 @@ sup::ProcessSpec CompileProcess(
   }
   spec.set_stop_signal(ipc::process::SignalByName(process.stop().signal()));
   *spec.mutable_stop_grace() = process.stop().grace();
+  *spec.mutable_ok_exit() = process.ok_exit();
   if (process.has_limits()) {
     sup::Limits& limits = *spec.mutable_limits();
     limits.set_memory_bytes(process.limits().memory_bytes());

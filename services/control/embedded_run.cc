@@ -1,14 +1,19 @@
 #include "services/control/embedded_run.h"
 
+#include <poll.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <string>
 #include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "ipc/base/deadline.h"
+#include "ipc/base/unique_fd.h"
+#include "ipc/process/children.h"
 #include "services/control/durations.h"
-#include "services/control/reaper.h"
 #include "services/control/supervisor_link.h"
 #include "services/supervisor/client.h"
 
@@ -17,6 +22,16 @@ namespace {
 
 // For a supervisor that runs nothing any more.
 constexpr absl::Duration kShutdownTimeout = absl::Seconds(5);
+
+// Waits for a child to end, without reaping it.
+void WaitForEnd(pid_t pid, absl::Duration timeout) {
+  const ipc::Deadline deadline = ipc::Deadline::After(timeout);
+  const ipc::UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  pollfd end = {pidfd.get(), POLLIN, 0};
+  while (pidfd.ok() && !deadline.HasPassed() &&
+         poll(&end, 1, deadline.PollTimeout()) <= 0) {
+  }
+}
 
 // The events of a run that did not come to be.
 v1::Verdict NotRun(
@@ -55,7 +70,7 @@ v1::Verdict RunEmbedded(
       WaitForEnd(pid, kShutdownTimeout);
     }
   }
-  KillDescendants();
+  ipc::process::KillAllChildren();
   return verdict;
 }
 

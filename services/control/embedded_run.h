@@ -11,8 +11,8 @@ namespace parley::control {
 
 // Launches the supervisor `binary`, runs the scenario as RunScenario does, and
 // ends the supervisor. Nothing that was started is left afterwards, whatever
-// happened to the supervisor. Requires BecomeSubreaper, and that this process
-// has no other child.
+// happened to the supervisor. Requires ipc::process::BecomeSubreaper, and that
+// this process has no other child.
 v1::Verdict RunEmbedded(
     const std::string& binary, const Plan& plan, const RunOptions& options,
     const std::function<void(const v1::RunScenarioResponse&)>& emit);

@@ -2,7 +2,7 @@
 //
 // Example:
 //
-//   Interrupt interrupt([] { KillDescendants(); });
+//   Interrupt interrupt([] { ipc::process::KillAllChildren(); });
 //   while (!interrupt.signal()) { … }
 //
 // The first signal is remembered; a second one, from somebody who will not wait

@@ -2,8 +2,10 @@
 
 #include <stdlib.h>
 
+#include <bit>
 #include <utility>
 
+#include "ipc/mqueue/queue.h"
 #include "services/control/compile.h"
 #include "services/control/dependency_rules.h"
 #include "services/control/validate.h"
@@ -11,17 +13,18 @@
 namespace parley::control {
 namespace {
 
-// Of ipc/mqueue, which a scenario may leave to the library.
-constexpr uint64_t kDefaultSlots = 64;
-constexpr uint64_t kDefaultMessageBytes = 4096;
+// As in ipc/mqueue/queue.h, without the queue's own header of a few pages.
+uint64_t MqueueBytes(const v1::Channel::Mqueue& mqueue) {
+  const ipc::mqueue::Options defaults;
+  const uint64_t slots = mqueue.slots() > 0 ? mqueue.slots() : defaults.slots;
+  const uint64_t message = mqueue.message_bytes() > 0 ? mqueue.message_bytes()
+                                                      : defaults.message_bytes;
+  return std::bit_ceil(slots) * ((message + 16 + 63) / 64 * 64);
+}
 
 uint64_t SharedMemoryBytes(const v1::Channel& channel) {
   if (channel.has_shm()) return channel.shm().bytes();
-  if (!channel.has_mqueue()) return 0;
-  const v1::Channel::Mqueue& mqueue = channel.mqueue();
-  return uint64_t{mqueue.slots() > 0 ? mqueue.slots() : kDefaultSlots} *
-         (mqueue.message_bytes() > 0 ? mqueue.message_bytes()
-                                     : kDefaultMessageBytes);
+  return channel.has_mqueue() ? MqueueBytes(channel.mqueue()) : 0;
 }
 
 }  // namespace

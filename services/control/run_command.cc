@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "ipc/base/deadline.h"
+#include "ipc/process/children.h"
 #include "services/control/binaries.h"
 #include "services/control/console.h"
 #include "services/control/embedded_run.h"
@@ -21,7 +22,6 @@
 #include "services/control/interrupt.h"
 #include "services/control/junit.h"
 #include "services/control/plan.h"
-#include "services/control/reaper.h"
 #include "services/control/remote_run.h"
 #include "services/control/report.h"
 #include "services/control/report_files.h"
@@ -212,12 +212,12 @@ int RunCommand(const RunCommandOptions& options) {
                           "time_limit or invalid"));
     return kExitUsage;
   }
-  const absl::Status subreaper = BecomeSubreaper();
+  const absl::Status subreaper = ipc::process::BecomeSubreaper();
   if (!subreaper.ok()) {
     Complain(subreaper.message());
     return kExitInfrastructure;
   }
-  Interrupt interrupt([] { KillDescendants(); });
+  Interrupt interrupt([] { ipc::process::KillAllChildren(); });
   return Runner(options, interrupt).Run();
 }
 

@@ -261,7 +261,7 @@ TEST(PlanTest, FillsInDefaults) {
   EXPECT_EQ(plan->scenario.name(), "some-name");
   EXPECT_EQ(plan->scenario.seed(), 42);
   EXPECT_EQ(plan->scenario.time_limit().seconds(), 60);
-  EXPECT_EQ(plan->shared_memory_bytes, 800);
+  EXPECT_EQ(plan->shared_memory_bytes, 8 * 128);
   EXPECT_EQ(plan->file_descriptors, 5);
 
   ASSERT_EQ(plan->session.processes_size(), 1);
