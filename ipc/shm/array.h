@@ -26,8 +26,10 @@
 // 3. A Snapshot, Get or Set that returns OK never met a half-done change.
 //
 // No system call to lock and unlock while nobody else wants to. Not recursive:
-// a thread that locks twice waits for itself. The lock belongs to the process:
-// a thread must not end while it has a Guard. See ipc/shm/robust_lock.h.
+// a thread that locks twice waits for itself, as in `f(a.Lock()->span(),
+// a.Lock()->span())`, where both Guards live to the end of the statement. The
+// lock belongs to the process: a thread must not end while it has a Guard. See
+// ipc/shm/robust_lock.h.
 //
 // T: see ipc/shm/shared_memory_safe.h and, for structs, LayoutId in layout.h.
 // Thread safety: all members of Array may be called from any thread and

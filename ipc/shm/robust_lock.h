@@ -51,7 +51,7 @@ class RobustLockHold {
                                                 absl::Duration timeout);
 
   RobustLockHold(RobustLockHold&& other) noexcept
-      : segment_(other.segment_),
+      : segment_(std::move(other.segment_)),
         word_(std::exchange(other.word_, nullptr)),
         owner_(other.owner_),
         dirty_(other.dirty_) {}

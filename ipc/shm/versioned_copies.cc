@@ -21,13 +21,16 @@ bool VersionedCopies::Load(void* to) const {
     // Acquire pairs with the store in VersionSignal::Publish.
     const uint64_t before = signal_->version.load(std::memory_order_acquire);
     const Word* const copy = CopyOf(before);
-    for (size_t done = 0; done < bytes_; done += sizeof(uint64_t)) {
-      // Acquire pairs with the release in Store: the version loaded below is no
-      // older than the word.
-      const uint64_t word =
-          copy[done / sizeof(uint64_t)].load(std::memory_order_acquire);
-      const size_t left = bytes_ - done;
-      std::memcpy(target + done, &word, left < sizeof(word) ? left : 8);
+    const size_t whole_words = bytes_ / sizeof(uint64_t);
+    // Acquire pairs with the release in Store: the version loaded below is no
+    // older than any of the words.
+    for (size_t i = 0; i < whole_words; ++i) {
+      const uint64_t word = copy[i].load(std::memory_order_acquire);
+      std::memcpy(target + i * sizeof(word), &word, sizeof(word));
+    }
+    if (const size_t rest = bytes_ % sizeof(uint64_t); rest != 0) {
+      const uint64_t word = copy[whole_words].load(std::memory_order_acquire);
+      std::memcpy(target + whole_words * sizeof(word), &word, rest);
     }
     // Relaxed: ordered after the words by their acquire.
     const uint64_t after = signal_->version.load(std::memory_order_relaxed);
@@ -41,12 +44,17 @@ void VersionedCopies::Store(const void* from) {
   // Relaxed: only the holder of the lock changes it.
   const uint64_t next = signal_->version.load(std::memory_order_relaxed) + 1;
   Word* const copy = CopyOf(next);
-  for (size_t done = 0; done < bytes_; done += sizeof(uint64_t)) {
+  const size_t whole_words = bytes_ / sizeof(uint64_t);
+  // Release pairs with the acquire in Load.
+  for (size_t i = 0; i < whole_words; ++i) {
+    uint64_t word;
+    std::memcpy(&word, source + i * sizeof(word), sizeof(word));
+    copy[i].store(word, std::memory_order_release);
+  }
+  if (const size_t rest = bytes_ % sizeof(uint64_t); rest != 0) {
     uint64_t word = 0;
-    const size_t left = bytes_ - done;
-    std::memcpy(&word, source + done, left < sizeof(word) ? left : 8);
-    // Release pairs with the acquire in Load.
-    copy[done / sizeof(uint64_t)].store(word, std::memory_order_release);
+    std::memcpy(&word, source + whole_words * sizeof(word), rest);
+    copy[whole_words].store(word, std::memory_order_release);
   }
   signal_->Publish(next);
 }

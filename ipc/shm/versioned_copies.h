@@ -9,9 +9,9 @@
 // A plain seqlock ("Can Seqlocks Get Along with Programming Language Memory
 // Models?", H.-J. Boehm, 2012) would leave readers spinning for ever on the odd
 // count of a dead writer. Here they retry only when writers have lapped them.
-// With the usual two copies a single store in the meantime is a lap, and a
-// writer that does nothing else starves readers; four copies leave a reader the
-// time of two whole stores.
+// With two copies one store in the meantime would be a lap, and a reader that
+// is slower than a writer without pause might never get through; four leave it
+// the time of two whole stores.
 //
 // Memory orders. A word of fill v+1 is stored with release, after the store of
 // version v by this writer or, through the lock, an earlier one. A reader that
