@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "services/control/utf8.h"
 
 namespace parley::control {
 namespace {
@@ -85,7 +86,7 @@ v1::ProcessStatus ToProcessStatus(const sup::ProcessInfo& info) {
         break;
     }
   }
-  status.set_status_text(info.status_text());
+  status.set_status_text(ValidUtf8(info.status_text()));
   status.set_error(info.error());
   if (info.has_started()) *status.mutable_started() = info.started();
   if (info.has_ended()) *status.mutable_ended() = info.ended();

@@ -23,4 +23,18 @@ size_t Utf8SequenceLength(absl::string_view text) {
   return length;
 }
 
+std::string ValidUtf8(absl::string_view text) {
+  std::string valid;
+  while (!text.empty()) {
+    const size_t length = Utf8SequenceLength(text);
+    if (length == 0) {
+      valid.push_back('?');
+    } else {
+      valid.append(text.data(), length);
+    }
+    text.remove_prefix(length == 0 ? 1 : length);
+  }
+  return valid;
+}
+
 }  // namespace parley::control

@@ -3,6 +3,7 @@
 #define SERVICES_CONTROL_UTF8_H_
 
 #include <cstddef>
+#include <string>
 
 #include "absl/strings/string_view.h"
 
@@ -12,6 +13,10 @@ namespace parley::control {
 // with; 0 if it begins with none, or with U+FFFE or U+FFFF, which are no
 // characters.
 size_t Utf8SequenceLength(absl::string_view text);
+
+// `text` with a '?' for each byte that is no part of a character, as a protobuf
+// string must be.
+std::string ValidUtf8(absl::string_view text);
 
 }  // namespace parley::control
 

@@ -180,11 +180,12 @@ absl::Status Server::Subscribe(Client& client,
         " are not (or no longer) known; the last is ", history.revision(),
         ": list again and subscribe from there"));
   }
-  Subscription& subscription = client.subscription.emplace();
-  subscription.request = request;
-  subscription.revision =
-      request.events() ? request.after_revision() : history.revision();
-  FollowNewLogs(subscription);
+  client.subscription =
+      Subscription{.request = request,
+                   .revision = request.events() ? request.after_revision()
+                                                : history.revision(),
+                   .logs = {}};
+  FollowNewLogs(*client.subscription);
   return absl::OkStatus();
 }
 

@@ -45,11 +45,11 @@ class Server : private Supervisor::Listener {
 
   struct LogPlace {
     std::shared_ptr<LogBuffer> log;
-    uint64_t cursor = 0;
+    uint64_t cursor;
   };
   struct Subscription {
     v1::SubscribeRequest request;
-    uint64_t revision = 0;  // of the last event pushed or passed over
+    uint64_t revision;  // of the last event pushed or passed over
     std::map<ProcessKey, LogPlace> logs;
   };
   struct Client {

@@ -40,10 +40,6 @@ bool IsPending(const std::unique_ptr<ManagedProcess>& process) {
   return process->state() == v1::PENDING;
 }
 
-bool Uses(v1::Role granted, v1::Role end) {
-  return granted == end || granted == v1::READ_WRITE;
-}
-
 template <typename Map>
 std::string KeysOf(const Map& map) {
   if (map.empty()) return "there are none";
@@ -243,19 +239,17 @@ void Session::Start(ManagedProcess& process) {
 // the last writer is gone, and a writer that the last reader is.
 void Session::ReleaseChannelEnds() {
   for (auto& [name, channel] : channels_) {
-    for (const v1::Role end : {v1::READ, v1::WRITE}) {
-      const bool awaited = std::any_of(
-          processes_.begin(), processes_.end(), [&](const auto& entry) {
-            const auto& grants = entry.second->spec().grants();
-            return IsPending(entry.second) &&
-                   std::any_of(grants.begin(), grants.end(),
-                               [&](const v1::Grant& grant) {
-                                 return grant.channel() == name &&
-                                        Uses(grant.role(), end);
-                               });
-          });
-      if (!awaited) channel.Release(end);
+    bool read_awaited = false, write_awaited = false;
+    for (const auto& [process_name, process] : processes_) {
+      if (!IsPending(process)) continue;
+      for (const v1::Grant& grant : process->spec().grants()) {
+        if (grant.channel() != name) continue;
+        read_awaited |= grant.role() != v1::WRITE;
+        write_awaited |= grant.role() != v1::READ;
+      }
     }
+    if (!read_awaited) channel.Release(v1::READ);
+    if (!write_awaited) channel.Release(v1::WRITE);
   }
 }
 

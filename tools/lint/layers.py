@@ -45,7 +45,10 @@ LAYERS = (
     Layer("ipc/base", (), ()),
     # What speaks to a service's parent must not drag gRPC into the service.
     Layer("services/agent", ("ipc/",), ()),
-    Layer("services/supervisor", ("ipc/",), ("protobuf", "CLI11")),
+    # Its main is that of a service: it is granted its sockets as any other is.
+    Layer("services/supervisor",
+          ("ipc/", "services/agent/listen_fds", "services/agent/notify"),
+          ("protobuf", "CLI11")),
     Layer(
         "services/control",
         ("ipc/", "services/agent/", "services/supervisor/client",
