@@ -36,7 +36,7 @@ SigpipeGuard::~SigpipeGuard() {
   errno = saved_errno;
 }
 
-void SigpipeGuard::Consume() {
+void SigpipeGuard::Consume() const {
   if (was_pending_) return;
   const int saved_errno = errno;
   const sigset_t sigpipe = OnlySigpipe();

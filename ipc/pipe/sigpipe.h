@@ -40,7 +40,7 @@ class SigpipeGuard {
 
   // After a write that failed with EPIPE: takes away the SIGPIPE that it
   // caused. Leaves errno as it was.
-  void Consume();
+  void Consume() const;
 
  private:
   bool was_blocked_;

@@ -64,7 +64,7 @@ class Array {
   // Exclusive access to the elements until destroyed. Move-only.
   class Guard {
    public:
-    Guard(Guard&&) = default;
+    Guard(Guard&&) noexcept = default;
 
     // Valid for as long as this Guard.
     absl::Span<T> span() const { return span_; }

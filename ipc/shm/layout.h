@@ -3,11 +3,12 @@
 //
 // It is 0 until the first attach, which sets it by a compare-and-swap, and
 // never changes then. It is a hash of what the object is ("Value", "Array"), of
-// the size and alignment of T, of the number of elements, and of LayoutIdOf<T>:
+// the size and alignment of T, of the number of elements, and of
+// kLayoutIdOf<T>:
 //
 //   bool, integers, floats   the kind: boolean, signed, unsigned or floating
 //   enums                    the kind of the underlying type
-//   std::array<T, n>         n and LayoutIdOf<T>
+//   std::array<T, n>         n and kLayoutIdOf<T>
 //   a class with a member    that member:
 //     kLayoutId                struct Pose {
 //                                static constexpr uint64_t kLayoutId =
@@ -18,8 +19,8 @@
 //                            not told apart
 //
 // Change the name given to LayoutId whenever members change their meaning. For
-// classes of others specialise LayoutIdOf. Nothing here depends on the compiler
-// or on the name of a type, so programs of gcc and clang agree.
+// classes of others specialise kLayoutIdOf. Nothing here depends on the
+// compiler or on the name of a type, so programs of gcc and clang agree.
 #ifndef IPC_SHM_LAYOUT_H_
 #define IPC_SHM_LAYOUT_H_
 
@@ -65,29 +66,30 @@ constexpr uint64_t LayoutId(const char* name) {
 }
 
 template <typename T>
-inline constexpr uint64_t LayoutIdOf = LayoutId("class");
+inline constexpr uint64_t kLayoutIdOf = LayoutId("class");
 template <>
-inline constexpr uint64_t LayoutIdOf<bool> = LayoutId("boolean");
+inline constexpr uint64_t kLayoutIdOf<bool> = LayoutId("boolean");
 template <std::signed_integral T>
-inline constexpr uint64_t LayoutIdOf<T> =
+inline constexpr uint64_t kLayoutIdOf<T> =
     // Plain char is signed on some machines only.
     LayoutId(std::same_as<T, char> ? "character" : "signed");
 template <std::unsigned_integral T>
-requires(!std::same_as<T, bool>) inline constexpr uint64_t LayoutIdOf<T> =
+requires(!std::same_as<T, bool>) inline constexpr uint64_t kLayoutIdOf<T> =
     LayoutId(std::same_as<T, char> ? "character" : "unsigned");
 template <std::floating_point T>
-inline constexpr uint64_t LayoutIdOf<T> = LayoutId("floating");
+inline constexpr uint64_t kLayoutIdOf<T> = LayoutId("floating");
 template <typename T>
 requires std::is_enum_v<T>
-inline constexpr uint64_t LayoutIdOf<T> = LayoutIdOf<std::underlying_type_t<T>>;
+inline constexpr uint64_t kLayoutIdOf<T> =
+    kLayoutIdOf<std::underlying_type_t<T>>;
 template <typename T>
 requires requires {
   { T::kLayoutId } -> std::convertible_to<uint64_t>;
 }
-inline constexpr uint64_t LayoutIdOf<T> = T::kLayoutId;
+inline constexpr uint64_t kLayoutIdOf<T> = T::kLayoutId;
 template <typename T, size_t kSize>
-inline constexpr uint64_t LayoutIdOf<std::array<T, kSize>> =
-    internal::Hash(internal::Hash(LayoutId("array"), kSize), LayoutIdOf<T>);
+inline constexpr uint64_t kLayoutIdOf<std::array<T, kSize>> =
+    internal::Hash(internal::Hash(LayoutId("array"), kSize), kLayoutIdOf<T>);
 
 namespace internal {
 
@@ -99,7 +101,7 @@ template <SharedMemorySafe T>
 constexpr uint64_t LayoutHash(const char* kind, uint64_t count) {
   const uint64_t hash = Hash(
       Hash(Hash(Hash(Hash(kFnvBasis, kind), sizeof(T)), alignof(T)), count),
-      LayoutIdOf<T>);
+      kLayoutIdOf<T>);
   return hash == 0 ? 1 : hash;
 }
 

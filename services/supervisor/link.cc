@@ -112,11 +112,11 @@ void Link::Read() {
   }
 }
 
-void Link::Close(absl::Status reason) {
+void Link::Close(const absl::Status& reason) {
   if (closed_) return;
   closed_ = true;
   const auto on_close = callbacks_.on_close;
-  on_close(std::move(reason));
+  on_close(reason);
 }
 
 }  // namespace parley::supervisor

@@ -25,7 +25,7 @@ class Link {
     std::function<void()> on_writable;
     // The client has closed, or said what cannot be understood. The link may be
     // destroyed from within. Called once, last.
-    std::function<void(absl::Status)> on_close;
+    std::function<void(const absl::Status&)> on_close;
   };
 
   // Past this many bytes, the client is slow: nothing more of its requests is
@@ -48,7 +48,7 @@ class Link {
   void OnEvents(uint32_t events);
   void Read();
   void UpdateInterest();
-  void Close(absl::Status reason);
+  void Close(const absl::Status& reason);
 
   EventLoop& loop_;
   ipc::UniqueFd fd_;

@@ -74,7 +74,7 @@ void Server::Serve(ipc::UniqueFd connection, std::function<void()> on_close) {
                 if (auto c = ref.lock()) Pump(*c);
               },
           .on_close =
-              [this, ref](absl::Status) {
+              [this, ref](const absl::Status&) {
                 // The link is still on the stack.
                 loop_.Post([this, alive = ClientRef(ref)] {
                   if (auto c = alive.lock()) OnClose(c);
@@ -86,7 +86,7 @@ void Server::Serve(ipc::UniqueFd connection, std::function<void()> on_close) {
 
 void Server::OnClose(const std::shared_ptr<Client>& client) {
   for (const std::string& session : client->bound_sessions) {
-    supervisor_.Down(session, [](absl::Status) {});
+    supervisor_.Down(session, [](const absl::Status&) {});
   }
   const auto on_close = client->on_close;
   clients_.erase(client);

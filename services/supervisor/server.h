@@ -66,7 +66,7 @@ class Server : private Supervisor::Listener {
                  const v1::ClientMessage& message);
   void OnClose(const std::shared_ptr<Client>& client);
   absl::Status Subscribe(Client& client, const v1::SubscribeRequest& request);
-  void Respond(const ClientRef& client, uint64_t id, const absl::Status& status,
+  void Respond(const ClientRef& ref, uint64_t id, const absl::Status& status,
                v1::Response response = {});
   void PumpAllSoon();
   void Pump(Client& client);

@@ -62,7 +62,7 @@ class Session : private ManagedProcess::Observer {
   void StopWhatCanBe();
   void Start(ManagedProcess& process);
   void ReleaseChannelEnds();
-  bool IsNeeded(const ManagedProcess& process) const;
+  bool IsNeeded(const ManagedProcess& needed) const;
 
   EventLoop& loop_;
   ManagedProcess::Observer& observer_;

@@ -89,7 +89,7 @@ absl::Status Supervisor::Up(const v1::SessionSpec& spec) {
 }
 
 void Supervisor::Down(const std::string& session,
-                      std::function<void(absl::Status)> down) {
+                      std::function<void(const absl::Status&)> down) {
   absl::StatusOr<Session*> found = Find(session);
   if (!found.ok()) {
     loop_.Post(
@@ -124,7 +124,7 @@ absl::StatusOr<v1::ProcessInfo> Supervisor::StartProcess(
 
 void Supervisor::StopProcess(
     const std::string& session, const std::string& process,
-    std::function<absl::Duration(const ManagedProcess&)> grace,
+    const std::function<absl::Duration(const ManagedProcess&)>& grace,
     std::function<void(absl::StatusOr<v1::ProcessInfo>)> stopped) {
   absl::StatusOr<Session*> in = Find(session);
   absl::StatusOr<ManagedProcess*> found =
@@ -165,13 +165,13 @@ v1::ListResponse Supervisor::List() const {
   return list;
 }
 
-void Supervisor::Shutdown(std::function<void()> done) {
+void Supervisor::Shutdown(const std::function<void()>& done) {
   auto left = std::make_shared<size_t>(sessions_.size());
   if (*left == 0) loop_.Post(done);
   std::vector<std::string> names;
   for (const auto& [name, session] : sessions_) names.push_back(name);
   for (const std::string& name : names) {
-    Down(name, [left, done](absl::Status) {
+    Down(name, [left, done](const absl::Status&) {
       if (--*left == 0) done();
     });
   }

@@ -53,7 +53,8 @@ class Supervisor : private ManagedProcess::Observer {
   absl::Status Up(const v1::SessionSpec& spec);
   // Calls `down` when the session is gone, later than this call; NotFound if
   // there is none.
-  void Down(const std::string& session, std::function<void(absl::Status)> down);
+  void Down(const std::string& session,
+            std::function<void(const absl::Status&)> down);
   // Makes the session if there is none.
   absl::StatusOr<v1::ProcessInfo> StartProcess(const std::string& session,
                                                const v1::ProcessSpec& spec);
@@ -61,11 +62,11 @@ class Supervisor : private ManagedProcess::Observer {
   // not running.
   void StopProcess(
       const std::string& session, const std::string& process,
-      std::function<absl::Duration(const ManagedProcess&)> grace,
+      const std::function<absl::Duration(const ManagedProcess&)>& grace,
       std::function<void(absl::StatusOr<v1::ProcessInfo>)> stopped);
   v1::ListResponse List() const;
   // Takes every session down, then calls `done`.
-  void Shutdown(std::function<void()> done);
+  void Shutdown(const std::function<void()>& done);
 
  private:
   struct Awaited {

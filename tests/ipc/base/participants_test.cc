@@ -116,7 +116,8 @@ TEST_F(ParticipantsTest, FullTableIsResourceExhausted) {
 
 TEST_F(ParticipantsTest, DeadIsReapedOnceAndItsIndexReused) {
   auto mine = *Attach();
-  const pid_t pid = SpawnAndHold([&] { Attach().value().release(); });
+  const pid_t pid =
+      SpawnAndHold([&] { static_cast<void>(Attach().value().release()); });
   EXPECT_FALSE(mine->ReapOne(1));
   Kill(pid);
   EXPECT_TRUE(mine->ReapOne(1));
@@ -127,7 +128,8 @@ TEST_F(ParticipantsTest, DeadIsReapedOnceAndItsIndexReused) {
 
 TEST_F(ParticipantsTest, AttachToTableOfTheDeadReapsThem) {
   const pid_t pid = SpawnAndHold([&] {
-    for (uint32_t i = 0; i < kCapacity; ++i) Attach().value().release();
+    for (uint32_t i = 0; i < kCapacity; ++i)
+      static_cast<void>(Attach().value().release());
   });
   EXPECT_FALSE(Attach().ok());
   Kill(pid);
@@ -137,7 +139,8 @@ TEST_F(ParticipantsTest, AttachToTableOfTheDeadReapsThem) {
 
 TEST_F(ParticipantsTest, StoppedIsNotDead) {
   auto mine = *Attach();
-  const pid_t pid = SpawnAndHold([&] { Attach().value().release(); });
+  const pid_t pid =
+      SpawnAndHold([&] { static_cast<void>(Attach().value().release()); });
   ASSERT_EQ(kill(pid, SIGSTOP), 0);
   ASSERT_EQ(waitpid(pid, nullptr, WUNTRACED), pid);
   EXPECT_EQ(mine->ReapAll(), 0);
@@ -166,7 +169,7 @@ TEST_F(ParticipantsTest, DeathBetweenLockAndAliveLeavesTheIndexFree) {
 // A reaper is killed after it has written DEAD, before its sweep is complete.
 TEST_F(ParticipantsTest, NextReaperFinishesForADeadOne) {
   auto mine = *Attach();
-  Kill(SpawnAndHold([&] { Attach().value().release(); }));
+  Kill(SpawnAndHold([&] { static_cast<void>(Attach().value().release()); }));
   const pid_t reaper = fork();
   if (reaper == 0) {
     const auto die = [](Participant) { kill(getpid(), SIGKILL); };
@@ -206,7 +209,7 @@ TEST_F(ParticipantsTest, DeadParentOfALivingChildIsDead) {
   int pids[2];
   ASSERT_EQ(pipe2(pids, O_CLOEXEC), 0);
   const pid_t parent = SpawnAndHold([&] {
-    Attach().value().release();
+    static_cast<void>(Attach().value().release());
     if (fork() != 0) return;
     // Only a child that has returned from fork has dropped what it inherited.
     const pid_t self = getpid();

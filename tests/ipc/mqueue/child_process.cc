@@ -43,9 +43,9 @@ void ChildProcess::Stop() {
   AwaitStop();
 }
 
-void ChildProcess::Continue() { kill(pid_, SIGCONT); }
+void ChildProcess::Continue() const { kill(pid_, SIGCONT); }
 
-void ChildProcess::AwaitStop() {
+void ChildProcess::AwaitStop() const {
   int status = 0;
   if (waitpid(pid_, &status, WUNTRACED) != pid_ || !WIFSTOPPED(status)) {
     fprintf(stderr, "child %d ended instead of stopping: %x\n", pid_, status);

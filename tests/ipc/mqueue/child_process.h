@@ -23,9 +23,9 @@ class ChildProcess {
   int Kill();
   // SIGSTOP, and waits until it has stopped.
   void Stop();
-  void Continue();
+  void Continue() const;
   // Waits until the child, in its body, has stopped itself by StopSelf.
-  void AwaitStop();
+  void AwaitStop() const;
 
   // In the child: a point at which to be killed or continued.
   static void StopSelf();

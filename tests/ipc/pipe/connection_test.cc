@@ -73,7 +73,8 @@ std::string Frame(absl::string_view payload) {
   do {                                                                         \
     const absl::StatusOr<std::string> received_ = (connection).Receive(kLong); \
     ASSERT_TRUE(received_.ok()) << received_.status();                         \
-    EXPECT_TRUE(*received_ == (expected)) << received_->size();                \
+    EXPECT_TRUE(absl::string_view(expected) == *received_)                     \
+        << received_->size();                                                  \
   } while (false)
 
 #define EXPECT_SENDS(connection, message)                           \
@@ -743,8 +744,8 @@ TEST(PipeTest, SendersOfSmallMessagesMayShareAnEnd) {
   for (int n = 0; n < kSenders * kMessages; ++n) {
     absl::StatusOr<std::string> message = reader.Receive(kLong);
     ASSERT_TRUE(message.ok()) << message.status();
-    const int s = (*message)[0];
-    ASSERT_TRUE(s >= 0 && s < kSenders);
+    const int s = static_cast<unsigned char>((*message)[0]);
+    ASSERT_LT(s, kSenders);
     const int i = next[s]++;
     std::string expected(1 + (i * 37 + s) % 4092, static_cast<char>(i));
     expected[0] = static_cast<char>(s);

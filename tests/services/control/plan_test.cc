@@ -10,7 +10,6 @@ namespace parley::control {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::StartsWith;
 
 absl::StatusOr<Plan> PlanText(absl::string_view text,
                               absl::string_view file = "bad.textproto") {
