@@ -38,7 +38,7 @@ int ChildProcess::Kill() {
   return Join();
 }
 
-void ChildProcess::Stop() {
+void ChildProcess::Stop() const {
   kill(pid_, SIGSTOP);
   AwaitStop();
 }

@@ -22,7 +22,7 @@ class ChildProcess {
   // SIGKILL, then Join.
   int Kill();
   // SIGSTOP, and waits until it has stopped.
-  void Stop();
+  void Stop() const;
   void Continue() const;
   // Waits until the child, in its body, has stopped itself by StopSelf.
   void AwaitStop() const;
