@@ -31,7 +31,10 @@ const char* __tsan_default_suppressions() {
          "race:libgrpc++.so\n"
          "race:libupb.so\n"
          // Status counts its references.
-         "race:libabsl_status.so\n";
+         "race:libabsl_status.so\n"
+         // Time zones are made once and published by an atomic.
+         "race:libabsl_time.so\n"
+         "race:libabsl_time_zone.so\n";
 }
 
 }  // extern "C"
