@@ -88,7 +88,7 @@ bool ManagedProcess::ended() const {
 }
 
 bool ManagedProcess::exited_ok() const {
-  if (state() != v1::EXITED || !exit_status_.has_value() ||
+  if (state() != v1::EXITED || stop_asked_ || !exit_status_.has_value() ||
       exit_status_->signal != 0) {
     return false;
   }
@@ -296,6 +296,8 @@ void ManagedProcess::OnPidfd() {
 void ManagedProcess::FinishIfDrained() {
   if (!reaped_ || outputs_[0].fd.ok() || outputs_[1].fd.ok()) return;
   CancelTimer(drain_timer_);
+  // Else one that was set while draining would kill the next generation.
+  CancelTimer(kill_timer_);
   loop_.Unwatch(notify_watch_);
   notify_watch_ = 0;
   notify_ = NotifySocket();

@@ -267,11 +267,20 @@ bool Session::IsNeeded(const ManagedProcess& needed) const {
 }
 
 void Session::StopWhatCanBe() {
+  ReleaseChannelEnds();
   bool all_ended = true;
+  bool one_stops = false;
   for (const auto& [name, process] : processes_) {
     if (process->ended()) continue;
     all_ended = false;
     if (!process->stop_asked() && !IsNeeded(*process)) {
+      process->Stop(process->default_grace());
+    }
+    one_stops |= process->stop_asked();
+  }
+  if (!all_ended && !one_stops) {
+    // They depend on each other in a circle: there is no order.
+    for (const auto& [name, process] : processes_) {
       process->Stop(process->default_grace());
     }
   }
