@@ -96,12 +96,15 @@ void Supervisor::Down(const std::string& session,
         [down = std::move(down), status = found.status()] { down(status); });
     return;
   }
-  (*found)->Stop([this, session, down = std::move(down)] {
-    // Not from within the session's own call, and once, even if it was asked
-    // for twice.
-    loop_.Post([this, session, down] {
-      if (sessions_.contains(session)) Forget(session);
-      down(absl::OkStatus());
+  auto& waiting = downs_[session];
+  waiting.push_back(std::move(down));
+  if (waiting.size() > 1) return;  // it is on its way down
+  (*found)->Stop([this, session] {
+    // Not from within the session's own call.
+    loop_.Post([this, session] {
+      const auto answered = std::move(downs_.extract(session).mapped());
+      Forget(session);
+      for (const auto& callback : answered) callback(absl::OkStatus());
     });
   });
 }

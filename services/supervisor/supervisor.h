@@ -93,6 +93,9 @@ class Supervisor : private ManagedProcess::Observer {
   ipc::UniqueFd child_signals_;  // a signalfd
   std::map<std::string, std::unique_ptr<Session>> sessions_;
   std::vector<Awaited> awaited_;
+  // Who waits for a session to be gone.
+  std::map<std::string, std::vector<std::function<void(const absl::Status&)>>>
+      downs_;
 };
 
 }  // namespace parley::supervisor
