@@ -92,7 +92,7 @@ absl::Status Queue::Core::Wait(Side side, Participant self,
           side == Side::kSend ? ": still full after " : ": still empty after ",
           absl::FormatDuration(timeout)));
     }
-    const Deadline tick = Deadline::After(kParkTick);
+    const Deadline tick = Deadline::After(park_tick);
     if (!bell.Sleep(ticket, Deadline::Earlier(tick, deadline))) {
       // Nobody may be left to ring: one may have died between its commit and
       // its Ring, or holding the slot that we wait for.
@@ -120,7 +120,7 @@ bool Queue::Core::IsReapDue() {
   const int64_t now = NowMs();
   // Relaxed, see the member.
   if (now - last_reap_ms.load(std::memory_order_relaxed) <
-      absl::ToInt64Milliseconds(kParkTick)) {
+      absl::ToInt64Milliseconds(park_tick)) {
     return false;
   }
   last_reap_ms.store(now, std::memory_order_relaxed);

@@ -56,6 +56,8 @@ struct Queue::Core {
   // CLOCK_MONOTONIC, in milliseconds, of the last look for the dead by a call
   // that does not wait. Relaxed: looking once too often or too late is no harm.
   std::atomic<int64_t> last_reap_ms;
+  // Shorter in tests, before the first call.
+  absl::Duration park_tick = kParkTick;
   std::unique_ptr<Attachment> attachment;
 
  private:

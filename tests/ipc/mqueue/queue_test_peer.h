@@ -4,6 +4,7 @@
 #define TESTS_IPC_MQUEUE_QUEUE_TEST_PEER_H_
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ipc/base/memory.h"
 #include "ipc/base/participants.h"
@@ -20,6 +21,12 @@ class QueueTestPeer {
   static absl::StatusOr<Queue> CreateWithLapBits(const Options& options,
                                                  int lap_bits) {
     return Queue::Create(options, lap_bits);
+  }
+
+  // How soon a waiter looks for the dead, instead of kParkTick. For this object
+  // and the children forked from here on.
+  static void SetParkTick(Queue& queue, absl::Duration tick) {
+    queue.core_->park_tick = tick;
   }
 
   static SlotRing& ring(Queue& queue) { return queue.core_->ring; }
