@@ -29,11 +29,6 @@ absl::StatusOr<SegmentPrefix> ReadSegmentPrefix(int fd) {
   return prefix;
 }
 
-namespace {
-
-// The kernel does not compare a size with what there is: it allocates page
-// after page, and once there are none left it kills processes, mostly other
-// people's.
 absl::Status CheckFitsMachine(absl::string_view name, size_t size) {
   struct sysinfo machine;
   if (sysinfo(&machine) != 0) return PosixError(errno, "sysinfo");
@@ -44,8 +39,6 @@ absl::Status CheckFitsMachine(absl::string_view name, size_t size) {
       absl::StrCat("allocating ", size, " bytes for ", name,
                    ": this machine has only ", total));
 }
-
-}  // namespace
 
 absl::StatusOr<UniqueFd> CreateMemory(absl::string_view name, size_t size) {
   if (absl::Status status = CheckFitsMachine(name, size); !status.ok()) {

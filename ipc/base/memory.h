@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "ipc/base/unique_fd.h"
@@ -42,6 +43,12 @@ static_assert(sizeof(SegmentPrefix) == 16);
 // Reads the prefix of the file behind `fd`, whose offset stays as it is.
 // InvalidArgument if that is not a segment of Parley's.
 absl::StatusOr<SegmentPrefix> ReadSegmentPrefix(int fd);
+
+// ResourceExhausted if the machine does not have `size` bytes of memory. The
+// kernel does not compare: it allocates page after page, and once there are
+// none left it kills processes, mostly other people's. `name` is for the
+// message.
+absl::Status CheckFitsMachine(absl::string_view name, size_t size);
 
 // An anonymous file of `size` bytes, all zero, close-on-exec, its memory
 // allocated and its size sealed. ResourceExhausted if the kernel has none left,

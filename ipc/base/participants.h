@@ -141,6 +141,14 @@ class Attachment {
   // in a forked child, which attaches and may fail as Create does.
   absl::StatusOr<Participant> Self();
 
+  // Whether `participant` is who Self() last said, in this process. False in a
+  // forked child for what its parent was.
+  bool IsSelf(Participant participant) const {
+    // Relaxed: whoever holds the answer of Self() has synchronised with it.
+    return self_.load(std::memory_order_relaxed) ==
+           (uint64_t{participant.index} << 32 | participant.epoch);
+  }
+
   // One system call: marks the participant at `index` dead and sweeps, if the
   // kernel says so. Also finishes what a killed reaper began. Returns whether
   // there was a dead one. Takes no epoch, as the word itself knows it: a caller

@@ -42,8 +42,9 @@ class Doorbell {
     return FutexWait(event_, ticket, deadline);
   }
 
-  void Ring() {
-    if (waiting_.load() != 0) Wake(1);
+  // Wakes one, or as many as may have use for what happened.
+  void Ring(int count = 1) {
+    if (waiting_.load() != 0) Wake(count);
   }
   // For what concerns every waiter. A system call in any case: while one wakes
   // up, the flag is clear and others still sleep.

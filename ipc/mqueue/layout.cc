@@ -3,10 +3,13 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 
 #include "absl/strings/str_cat.h"
 #include "ipc/base/posix_error.h"
+#include "ipc/mqueue/block_word.h"
+#include "ipc/mqueue/policy.h"
 #include "ipc/mqueue/slot_word.h"
 
 namespace ipc::mqueue {
@@ -23,33 +26,97 @@ absl::Status CheckRange(absl::string_view what, uint64_t value, uint64_t min,
       "mqueue of ", value, " ", what, ": must be between ", min, " and ", max));
 }
 
+// Small messages fit one block; of large ones, about a sixteenth is lost where
+// they end within their last one.
+uint64_t BlockBytes(const GeometryRequest& request) {
+  if (request.block_bytes != 0) return request.block_bytes;
+  if (request.message_bytes <= 4096) return request.message_bytes;
+  return std::clamp<uint64_t>(std::bit_ceil(request.message_bytes / 16), 4096,
+                              kMaxBlockBytes);
+}
+
+// As much as the slots can hold of the longest messages (and the receivers
+// again as much, if they keep them), but not so much that nobody expects it.
+uint64_t DefaultArenaBytes(const GeometryRequest& request, uint64_t block_bytes,
+                           uint64_t slots) {
+  constexpr uint64_t kUnexpected = uint64_t{64} << 20;
+  const uint64_t message = RoundUp(request.message_bytes, block_bytes);
+  return std::clamp<uint64_t>(2 * slots * message, 4 * message,
+                              std::max(kUnexpected, 4 * message));
+}
+
 }  // namespace
 
-absl::StatusOr<Geometry> MakeGeometry(uint64_t slots, uint64_t message_bytes,
-                                      uint64_t participants, uint32_t lap_bits,
-                                      uint32_t full_policy) {
+absl::StatusOr<Geometry> MakeGeometry(const GeometryRequest& request) {
+  constexpr uint64_t kMaxArena =
+      uint64_t{BlockWord::kMaxBlocks} * kMaxBlockBytes;
   for (const absl::Status& status :
-       {CheckRange("slots", slots, 1, kMaxSlots),
-        CheckRange("message bytes", message_bytes, 1, kMaxMessageBytes),
-        CheckRange("participants", participants, 1, SlotWord::kMaxParticipants),
-        CheckRange("lap bits", lap_bits, SlotWord::kMinLapBits,
+       {CheckRange("slots", request.slots, 1, kMaxSlots),
+        CheckRange("message bytes", request.message_bytes, 1, kMaxMessageBytes),
+        CheckRange("priorities", request.priorities, 1, kMaxLanes),
+        CheckRange("arena bytes", request.arena_bytes, 0, kMaxArena),
+        CheckRange("block bytes", request.block_bytes, 0, kMaxBlockBytes),
+        CheckRange("participants", request.participants, 1,
+                   SlotWord::kMaxParticipants),
+        CheckRange("lap bits", request.lap_bits, SlotWord::kMinLapBits,
                    SlotWord::kMaxLapBits)}) {
     if (!status.ok()) return status;
   }
+  const bool explicit_ack =
+      request.delivery == static_cast<uint32_t>(Delivery::kExplicitAck);
   // The limits keep all of this far below 2^64.
   Geometry geometry = {};
-  geometry.slot_count = std::bit_ceil(static_cast<uint32_t>(slots));
-  geometry.message_bytes = static_cast<uint32_t>(message_bytes);
-  geometry.slot_stride =
-      static_cast<uint32_t>(RoundUp(sizeof(SlotHeader) + message_bytes, 64));
-  geometry.participants = static_cast<uint32_t>(participants);
-  geometry.participants_offset = sizeof(Header);
-  geometry.slots_offset =
-      RoundUp(sizeof(Header) + participants * sizeof(uint64_t), kIsolation);
-  geometry.total_bytes = geometry.slots_offset +
-                         uint64_t{geometry.slot_count} * geometry.slot_stride;
-  geometry.lap_bits = lap_bits;
-  geometry.full_policy = full_policy;
+  geometry.slot_count = std::bit_ceil(static_cast<uint32_t>(request.slots));
+  geometry.message_bytes = request.message_bytes;
+  geometry.inline_bytes = explicit_ack
+                              ? 0
+                              : static_cast<uint32_t>(std::min<uint64_t>(
+                                    request.message_bytes, kMaxInlineBytes));
+  geometry.slot_stride = static_cast<uint32_t>(
+      RoundUp(sizeof(SlotHeader) +
+                  std::max<size_t>(geometry.inline_bytes, sizeof(BlockName)),
+              64));
+  geometry.participants = static_cast<uint32_t>(request.participants);
+  geometry.lanes = static_cast<uint32_t>(request.priorities);
+  geometry.lap_bits = request.lap_bits;
+  geometry.full_policy = request.full_policy;
+  geometry.delivery = request.delivery;
+  geometry.type_id = request.type_id;
+  geometry.participants_offset = sizeof(Header) + geometry.lanes * sizeof(Lane);
+  geometry.slots_offset = RoundUp(
+      geometry.participants_offset + request.participants * sizeof(uint64_t),
+      kIsolation);
+  const uint64_t all_slots = uint64_t{geometry.slot_count} * geometry.lanes;
+  geometry.blocks_offset = RoundUp(
+      geometry.slots_offset + all_slots * geometry.slot_stride, kIsolation);
+  geometry.data_offset = geometry.blocks_offset;
+  if (explicit_ack || request.arena_bytes != 0 ||
+      request.message_bytes > geometry.inline_bytes) {
+    geometry.block_bytes =
+        static_cast<uint32_t>(RoundUp(BlockBytes(request), 64));
+    const uint64_t arena_bytes =
+        request.arena_bytes != 0
+            ? request.arena_bytes
+            : DefaultArenaBytes(request, geometry.block_bytes, all_slots);
+    const uint64_t blocks =
+        RoundUp(arena_bytes, geometry.block_bytes) / geometry.block_bytes;
+    if (absl::Status status = CheckRange("blocks (arena bytes by block bytes)",
+                                         blocks, 1, BlockWord::kMaxBlocks);
+        !status.ok()) {
+      return status;
+    }
+    geometry.block_count = static_cast<uint32_t>(blocks);
+    if (blocks * geometry.block_bytes < request.message_bytes) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "mqueue of ", request.message_bytes, " message bytes: an arena of ",
+          request.arena_bytes,
+          " bytes holds none of them; make Options::arena_bytes larger"));
+    }
+    geometry.data_offset =
+        RoundUp(geometry.blocks_offset + blocks * sizeof(BlockHeader), 4096);
+  }
+  geometry.total_bytes = geometry.data_offset +
+                         uint64_t{geometry.block_count} * geometry.block_bytes;
   return geometry;
 }
 
@@ -110,16 +177,25 @@ absl::StatusOr<Geometry> ReadGeometry(int fd) {
         "version, for the same machine"));
   }
   const Geometry& found = fixed.geometry;
-  absl::StatusOr<Geometry> expected =
-      MakeGeometry(found.slot_count, found.message_bytes, found.participants,
-                   found.lap_bits, found.full_policy);
-  // Everything else follows from these five, so equality is the whole check.
+  absl::StatusOr<Geometry> expected = MakeGeometry(
+      {.slots = found.slot_count,
+       .message_bytes = found.message_bytes,
+       .priorities = found.lanes,
+       .arena_bytes = uint64_t{found.block_count} * found.block_bytes,
+       .block_bytes = found.block_bytes,
+       .participants = found.participants,
+       .lap_bits = found.lap_bits,
+       .full_policy = found.full_policy,
+       .delivery = found.delivery,
+       .type_id = found.type_id});
+  // Everything else follows from these, so equality is the whole check.
   if (!expected.ok() || *expected != found || found.total_bytes != *size) {
     return absl::DataLossError(absl::StrCat(
-        "mqueue behind fd ", fd, " of ", *size, " bytes claims ",
-        found.slot_count, " slots of ", found.slot_stride,
-        " bytes for messages of ", found.message_bytes, ", ",
-        found.participants, " participants and ", found.total_bytes,
+        "mqueue behind fd ", fd, " of ", *size, " bytes claims ", found.lanes,
+        " times ", found.slot_count, " slots of ", found.slot_stride,
+        " bytes for messages of ", found.message_bytes, ", ", found.block_count,
+        " blocks of ", found.block_bytes, ", ", found.participants,
+        " participants and ", found.total_bytes,
         " bytes in total, which do not fit together"));
   }
   return found;

@@ -2,11 +2,10 @@
 
 #include <time.h>
 
-#include <string>
+#include <climits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "ipc/base/deadline.h"
 #include "ipc/base/posix_error.h"
 
 namespace ipc::mqueue {
@@ -18,105 +17,87 @@ int64_t NowMs() {
   return int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
 }
 
+std::vector<SlotRing> MakeLanes(const Mapping& mapping,
+                                const Geometry& geometry) {
+  std::vector<SlotRing> lanes;
+  lanes.reserve(geometry.lanes);
+  for (uint32_t i = 0; i < geometry.lanes; ++i) {
+    lanes.emplace_back(mapping.data(), geometry, i);
+  }
+  return lanes;
+}
+
 }  // namespace
 
-Queue::Core::Core(UniqueFd segment_fd, Mapping segment,
-                  const Geometry& geometry)
+QueueCore::QueueCore(UniqueFd segment_fd, Mapping segment,
+                     const Geometry& the_geometry, Role the_role)
     : fd(std::move(segment_fd)),
       mapping(std::move(segment)),
-      ring(mapping.data(), geometry),
+      geometry(the_geometry),
+      role(the_role),
+      lanes(MakeLanes(mapping, geometry)),
+      arena(mapping.data(), geometry),
+      participants(reinterpret_cast<ParticipantTable::Word*>(
+                       mapping.data() + geometry.participants_offset),
+                   geometry.participants),
       last_reap_ms(NowMs()) {}
 
-absl::Status Queue::Core::Acquire(Side side, absl::Duration timeout,
-                                  Claim* claim) {
-  absl::StatusOr<Participant> self = attachment->Self();
-  if (!self.ok()) return self.status();
-  const Outcome outcome = Begin(side, *self, claim);
-  if (outcome == Outcome::kOk) {
-    NotePeer(side, *claim);
-    return absl::OkStatus();
-  }
-  if (outcome != Outcome::kWouldBlock) return ToStatus(side, outcome);
-  return Wait(side, *self, timeout, claim);
+absl::Status QueueCore::Attach() {
+  absl::StatusOr<std::unique_ptr<Attachment>> created = Attachment::Create(
+      fd.get(), participants, [this](Participant dead) { Sweep(dead); });
+  if (!created.ok()) return created.status();
+  attachment = *std::move(created);
+  return absl::OkStatus();
 }
 
-absl::Status Queue::Core::TryAcquire(Side side, Claim* claim) {
-  absl::StatusOr<Participant> self = attachment->Self();
-  if (!self.ok()) return self.status();
-  Outcome outcome = Begin(side, *self, claim);
-  // Where everybody polls, nobody sleeps, and the polls have to look for the
-  // dead.
-  if (outcome == Outcome::kWouldBlock && IsReapDue()) {
-    attachment->ReapAll();
-    ClearBlocker(*claim);
-    outcome = Begin(side, *self, claim);
-  }
-  return ToStatus(side, outcome);
-}
-
-absl::Status Queue::Core::Wait(Side side, Participant self,
-                               absl::Duration timeout, Claim* claim) {
-  const Deadline deadline = Deadline::After(timeout);
-  Doorbell& bell =
-      side == Side::kSend ? ring.header().senders : ring.header().receivers;
-  if (timeout > absl::ZeroDuration()) {
-    const int i = static_cast<int>(side);
-    SpinWait spin(&spin_history[i],
-                  peer_cpu[i].load(std::memory_order_relaxed));
-    while (spin.Next()) {
-      const Outcome outcome = Begin(side, self, claim);
-      if (outcome == Outcome::kWouldBlock) continue;
-      spin.Succeeded();
-      if (outcome == Outcome::kOk) NotePeer(side, *claim);
-      return ToStatus(side, outcome);
-    }
-  }
-  ClearBlocker(*claim);
-  for (bool slept = false;; slept = true) {
-    // From here on whoever commits something for us knows that we wait.
-    const uint32_t ticket = bell.Announce();
-    const Outcome outcome = Begin(side, self, claim);
-    if (outcome != Outcome::kWouldBlock) {
-      if (outcome == Outcome::kOk) NotePeer(side, *claim);
-      // Whoever woke us may have made room for more than one.
-      if (slept && (side == Side::kSend ? ring.MaySend() : ring.MayReceive())) {
-        bell.Ring();
-      }
-      return ToStatus(side, outcome);
-    }
-    if (deadline.HasPassed()) {
-      return absl::DeadlineExceededError(absl::StrCat(
-          side == Side::kSend ? "Send to mqueue, fd "
-                              : "Receive from mqueue, fd ",
-          fd.get(),
-          side == Side::kSend ? ": still full after " : ": still empty after ",
-          absl::FormatDuration(timeout)));
-    }
-    const Deadline tick = Deadline::After(park_tick);
-    if (!bell.Sleep(ticket, Deadline::Earlier(tick, deadline))) {
-      // Nobody may be left to ring: one may have died between its commit and
-      // its Ring, or holding the slot that we wait for.
-      attachment->ReapAll();
-      ClearBlocker(*claim);
+QueueCore::~QueueCore() {
+  if (attachment == nullptr) return;
+  for (const Unacked& unacked : unacked_) {
+    if (attachment->IsSelf(unacked.self) &&
+        arena.GiveBack(unacked.self, unacked.block)) {
+      AnnounceReturned();
     }
   }
 }
 
-void Queue::Core::NotePeer(Side side, const Claim& claim) {
+bool QueueCore::MayContinue(Side side) const {
+  const bool returned = (header().shared.returned.load() & 1) != 0;
+  if (side == Side::kReceive && returned) return true;
+  for (const SlotRing& ring : lanes) {
+    if (side == Side::kSend ? ring.MaySend() : ring.MayReceive()) return true;
+  }
+  return false;
+}
+
+bool QueueCore::LooksDamaged() const {
+  for (const SlotRing& ring : lanes) {
+    if (ring.LooksDamaged()) return true;
+  }
+  return false;
+}
+
+void QueueCore::NotePeer(Side side, SlotRing* ring, const Claim& claim) {
   std::atomic<int>& noted = peer_cpu[static_cast<int>(side)];
-  const int cpu = ring.ExchangeCpu(claim);
+  const int cpu = ring->ExchangeCpu(claim);
   // Threads that share this object need not share a written cache line.
   if (noted.load(std::memory_order_relaxed) != cpu) {
     noted.store(cpu, std::memory_order_relaxed);
   }
 }
 
-bool Queue::Core::ClearBlocker(const Claim& seen) {
-  return seen.word.IsOwned() && (attachment->ReapOne(seen.word.owner_index()) ||
-                                 ring.HealOrphan(seen));
+void QueueCore::ClearBlocker(const Blocker& blocker) {
+  if (blocker.kind == Blocker::kBlock) {
+    attachment->ReapOne(blocker.owner);
+  } else if (blocker.kind == Blocker::kSlot && blocker.claim.word.IsOwned() &&
+             !attachment->ReapOne(blocker.claim.word.owner_index()) &&
+             lanes[blocker.lane].HealOrphan(blocker.claim)) {
+    RingReceivers();
+  }
 }
 
-bool Queue::Core::IsReapDue() {
+void QueueCore::ReapAll() { attachment->ReapAll(); }
+
+bool QueueCore::IsReapDue() {
   const int64_t now = NowMs();
   // Relaxed, see the member.
   if (now - last_reap_ms.load(std::memory_order_relaxed) <
@@ -127,7 +108,60 @@ bool Queue::Core::IsReapDue() {
   return true;
 }
 
-absl::Status Queue::Core::ToStatus(Side side, Outcome outcome) const {
+// Slots before blocks: a block that is HELD by the dead one may still belong to
+// its slot, which only the slot tells.
+void QueueCore::Sweep(Participant dead) {
+  for (SlotRing& ring : lanes) ring.Sweep(dead, &arena);
+  arena.Sweep(dead, is_explicit(), participants);
+  // Relaxed: a statistic orders nothing.
+  header().counts.reaped.fetch_add(1, std::memory_order_relaxed);
+  // In any case: another reaper may have changed a block and died.
+  if (is_explicit()) AnnounceReturned();
+  header().receivers.bell.RingAll();
+  Poke(fd.get(), &header().receivers.armed, offsetof(Header, shared.poke));
+  header().senders.bell.RingAll();
+  header().senders.joiners.RingAll();
+}
+
+void QueueCore::RingReceivers() {
+  auto& receivers = header().receivers;
+  receivers.bell.Ring();
+  if (receivers.armed.load() != 0) {
+    Poke(fd.get(), &receivers.armed, offsetof(Header, shared.poke));
+  }
+}
+
+// As SlotRing::AnnounceRequeued: the version first, then the flag.
+void QueueCore::AnnounceReturned() {
+  header().shared.returned.fetch_add(2);
+  header().shared.returned.fetch_or(1);
+  RingReceivers();
+}
+
+void QueueCore::Close() {
+  header().shared.closed.store(1);
+  header().receivers.bell.RingAll();
+  Poke(fd.get(), &header().receivers.armed, offsetof(Header, shared.poke));
+  header().senders.bell.RingAll();
+}
+
+absl::Status QueueCore::EnablePolling() {
+  if (poller != nullptr) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<Poller>> created =
+      Poller::Create(fd.get(), &header().receivers.armed, park_tick);
+  if (!created.ok()) return created.status();
+  poller = *std::move(created);
+  // There may be messages already; one look too many is no harm.
+  poller->Arm();
+  Poke(fd.get(), &header().receivers.armed, offsetof(Header, shared.poke));
+  return absl::OkStatus();
+}
+
+std::string QueueCore::Name(absl::string_view operation) const {
+  return absl::StrCat(operation, " mqueue, fd ", fd.get());
+}
+
+absl::Status QueueCore::ToStatus(Side side, Outcome outcome) const {
   switch (outcome) {
     case Outcome::kOk:
       return absl::OkStatus();
@@ -136,94 +170,64 @@ absl::Status Queue::Core::ToStatus(Side side, Outcome outcome) const {
     case Outcome::kClosed:
       if (side == Side::kSend) {
         return absl::FailedPreconditionError(
-            absl::StrCat("Send to mqueue, fd ", fd.get(), ": closed for send"));
+            absl::StrCat(Name("Send to"), ": closed for send"));
       }
       return absl::OutOfRangeError(
-          absl::StrCat("Receive from mqueue, fd ", fd.get(),
+          absl::StrCat(Name("Receive from"),
                        ": closed for send, and all messages received"));
     case Outcome::kCorrupt:
       break;
   }
-  return absl::DataLossError(
-      absl::StrCat("mqueue, fd ", fd.get(),
-                   ": a peer has damaged the segment; create a new queue"));
+  return absl::DataLossError(absl::StrCat(
+      Name("use of"), ": a peer has damaged the segment; create a new queue"));
 }
 
-absl::Status Queue::Core::Fenced(Side side) {
-  const std::string what = absl::StrCat(
-      side == Side::kSend ? "Send to mqueue, fd " : "Receive from mqueue, fd ",
-      fd.get());
+absl::Status QueueCore::TimedOut(Side side, absl::Duration timeout) const {
+  return absl::DeadlineExceededError(absl::StrCat(
+      side == Side::kSend ? Name("Send to") : Name("Receive from"),
+      side == Side::kSend ? ": still full after " : ": still empty after ",
+      absl::FormatDuration(timeout)));
+}
+
+absl::Status QueueCore::Fenced(Side side) {
+  const std::string what =
+      side == Side::kSend ? Name("Send to") : Name("Receive from");
   if (absl::Status status = attachment->RenewIfLost(); !status.ok()) {
     return Annotate(status, what);
   }
   return absl::AbortedError(absl::StrCat(
       what,
-      ": our slot was taken away; did this process close descriptors "
+      ": what was ours has been taken away; did this process close descriptors "
       "that it does not own? Try again"));
 }
 
-absl::StatusOr<absl::Span<const std::byte>> Queue::Core::Contents(
-    const Claim& claim) {
-  const absl::Span<const std::byte> contents = ring.Contents(claim);
-  if (contents.data() != nullptr) return contents;
-  ring.CommitReceive(claim);
-  return absl::DataLossError(
-      absl::StrCat("Receive from mqueue, fd ", fd.get(),
-                   ": dropped a message that claims to be longer than the ",
-                   ring.geometry().message_bytes, " bytes of a slot"));
-}
-
-absl::Status Queue::Core::CheckSize(size_t size) const {
-  const size_t max = ring.geometry().message_bytes;
-  if (size <= max) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "Send to mqueue, fd ", fd.get(), ": message of ", size,
-      " bytes, at most ", max,
-      " fit: create the queue with a larger Options::message_bytes"));
-}
-
-absl::Status Queue::Core::FillAndCommit(absl::Span<const std::byte> message,
-                                        const Claim& claim) {
-  ring.Fill(claim, message);
-  return ring.CommitSend(claim) ? absl::OkStatus() : Fenced(Side::kSend);
-}
-
-absl::Status Queue::Core::TrySend(absl::Span<const std::byte> message) {
-  if (absl::Status status = CheckSize(message.size()); !status.ok()) {
-    return status;
+Stats QueueCore::stats() const {
+  Stats stats;
+  for (const SlotRing& ring : lanes) {
+    const SlotRing::Counts counts = ring.Count();
+    stats.sent += counts.sent;
+    stats.received += counts.received;
+    stats.pending += counts.pending;
   }
-  Claim claim;
-  absl::Status status = TryAcquire(Side::kSend, &claim);
-  if (absl::IsUnavailable(status)) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "Send to mqueue, fd ", fd.get(), ": all ", ring.geometry().slot_count,
-        " slots are full: receive, wait, or create it with a "
-        "larger Options::slots"));
+  for (uint32_t i = 0; is_explicit() && i < geometry.block_count; ++i) {
+    const BlockState state = arena.Load(i).state();
+    stats.unacked += state == BlockState::kHeld ? 1 : 0;
+    stats.pending += state == BlockState::kRedeliver ? 1 : 0;
+    stats.received -=
+        state == BlockState::kHeld || state == BlockState::kRedeliver ? 1 : 0;
   }
-  return status.ok() ? FillAndCommit(message, claim) : status;
-}
-
-absl::Status Queue::Core::Send(absl::Span<const std::byte> message,
-                               absl::Duration timeout) {
-  if (ring.geometry().full_policy == static_cast<uint32_t>(FullPolicy::kFail)) {
-    return TrySend(message);
-  }
-  if (absl::Status status = CheckSize(message.size()); !status.ok()) {
-    return status;
-  }
-  Claim claim;
-  absl::Status status = Acquire(Side::kSend, timeout, &claim);
-  return status.ok() ? FillAndCommit(message, claim) : status;
-}
-
-absl::StatusOr<std::string> Queue::Core::TakeString(const Claim& claim) {
-  absl::StatusOr<absl::Span<const std::byte>> contents = Contents(claim);
-  if (!contents.ok()) return contents.status();
-  std::string message(reinterpret_cast<const char*>(contents->data()),
-                      contents->size());
-  // Only now is it ours: until here our death would pass it on.
-  if (!ring.CommitReceive(claim)) return Fenced(Side::kReceive);
-  return message;
+  const auto& counts = header().counts;
+  const uint64_t overwritten = counts.overwritten.load();
+  stats.skipped = counts.skipped.load();
+  stats.sent -= stats.skipped;
+  stats.received -= counts.recycled.load() + overwritten;
+  stats.dropped = counts.refused.load() + overwritten;
+  stats.redelivered = counts.redelivered.load();
+  stats.reaped = counts.reaped.load();
+  stats.high_water = counts.high_water.load();
+  stats.blocked =
+      absl::Nanoseconds(static_cast<int64_t>(counts.blocked_ns.load()));
+  return stats;
 }
 
 }  // namespace ipc::mqueue

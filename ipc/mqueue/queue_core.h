@@ -1,54 +1,112 @@
-// What a Queue consists of. Not for users: here so that tests can stop half-way
-// through an operation.
+// What a Queue consists of: waiting (queue_core.cc), sending (queue_send.cc)
+// and receiving (queue_receive.cc). Not for users: here so that tests can stop
+// half-way through an operation.
 #ifndef IPC_MQUEUE_QUEUE_CORE_H_
 #define IPC_MQUEUE_QUEUE_CORE_H_
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "ipc/base/deadline.h"
 #include "ipc/base/memory.h"
 #include "ipc/base/participants.h"
 #include "ipc/base/spin_wait.h"
 #include "ipc/base/unique_fd.h"
+#include "ipc/mqueue/arena.h"
 #include "ipc/mqueue/doorbell.h"
 #include "ipc/mqueue/layout.h"
+#include "ipc/mqueue/message.h"
+#include "ipc/mqueue/poller.h"
 #include "ipc/mqueue/queue.h"
 #include "ipc/mqueue/slot_ring.h"
 
 namespace ipc::mqueue {
 
-struct Queue::Core {
+class QueueCore {
+ public:
   using Claim = SlotRing::Claim;
   using Outcome = SlotRing::Outcome;
   enum class Side { kSend, kReceive };
 
-  Core(UniqueFd segment_fd, Mapping segment, const Geometry& geometry);
+  // What is being received, from the claim of its slot on. A block that comes
+  // from no slot (REDELIVER) has none.
+  struct Taken {
+    Participant self = {};
+    bool has_slot = false;
+    uint32_t lane = 0;
+    Claim claim = {};
+    bool in_block = false;
+    BlockName block = {};
+    absl::Span<const std::byte> data = {};
+    uint16_t type = 0;
+    bool redelivered = false;
+  };
+  // Who stands in the way of an operation that would block.
+  struct Blocker {
+    enum { kNobody, kSlot, kBlock } kind = kNobody;
+    uint32_t lane = 0;
+    Claim claim = {};    // kSlot
+    uint32_t owner = 0;  // kBlock: index of a participant
+  };
 
-  // Claims a slot; waits for one up to `timeout`.
-  absl::Status Acquire(Side side, absl::Duration timeout, Claim* claim);
-  // Claims a slot; Unavailable if that would block.
-  absl::Status TryAcquire(Side side, Claim* claim);
-  // For a claim whose commit failed.
-  absl::Status Fenced(Side side);
+  QueueCore(UniqueFd segment_fd, Mapping segment, const Geometry& geometry,
+            Role role);
+  ~QueueCore();
+  absl::Status Attach();
 
-  // The message under a claim, or DataLoss, and then it is gone.
-  absl::StatusOr<absl::Span<const std::byte>> Contents(const Claim& claim);
-
-  absl::Status CheckSize(size_t size) const;
+  // Sending. `lane` is SendOptions::priority.
+  absl::Status CheckSend(size_t size, uint32_t lane) const;
   absl::Status Send(absl::Span<const std::byte> message,
-                    absl::Duration timeout);
-  absl::Status TrySend(absl::Span<const std::byte> message);
-  absl::Status FillAndCommit(absl::Span<const std::byte> message,
-                             const Claim& claim);
-  absl::StatusOr<std::string> TakeString(const Claim& claim);
+                    const SendOptions& options, bool may_wait);
+  absl::Status SendLoan(Loan* loan, const SendOptions& options);
+  absl::StatusOr<Loan> Lend(size_t bytes, absl::Duration timeout,
+                            bool may_wait);
+
+  // Receiving. Unavailable, if it may not wait and nothing is there. What was
+  // taken is to be finished by one of the others.
+  absl::Status Take(absl::Duration timeout, bool may_wait, Taken* taken);
+  absl::StatusOr<std::string> FinishAsString(const Taken& taken);
+  absl::StatusOr<size_t> FinishInto(const Taken& taken,
+                                    absl::Span<std::byte> buffer);
+  absl::StatusOr<Message> FinishAsMessage(const Taken& taken);
+  absl::StatusOr<std::vector<Message>> ReceiveBatch(size_t max,
+                                                    absl::Duration timeout);
+  absl::Status TaskDone();
+  absl::Status Join(absl::Duration timeout);
+
+  // For Loan and Message.
+  void Unlend(MessageMemory* memory);
+  absl::Status Ack(MessageMemory* memory);
+  absl::Status GiveBack(MessageMemory* memory);
+  void Drop(MessageMemory* memory);
+
+  void Close();
+  absl::Status EnablePolling();
+  Stats stats() const;
+
+  bool is_explicit() const {
+    return geometry.delivery == static_cast<uint32_t>(Delivery::kExplicitAck);
+  }
+  Header& header() const { return *reinterpret_cast<Header*>(mapping.data()); }
 
   // Invariant: the members below use those above.
   const UniqueFd fd;
   const Mapping mapping;
-  SlotRing ring;
+  const Geometry geometry;
+  const Role role;
+  std::vector<SlotRing> lanes;
+  Arena arena;
+  const ParticipantTable participants;
   // By Side: what its waits have taught, and where its peer ran when last seen,
   // or -1. Relaxed: a guess that orders nothing.
   SpinHistory spin_history[2];
@@ -57,21 +115,132 @@ struct Queue::Core {
   // that does not wait. Relaxed: looking once too often or too late is no harm.
   std::atomic<int64_t> last_reap_ms;
   // Shorter in tests, before the first call.
-  absl::Duration park_tick = kParkTick;
+  absl::Duration park_tick = Queue::kParkTick;
   std::unique_ptr<Attachment> attachment;
+  std::unique_ptr<Poller> poller;  // after EnablePolling
 
  private:
-  Outcome Begin(Side side, Participant self, Claim* claim) {
-    return side == Side::kSend ? ring.BeginSend(self, claim)
-                               : ring.BeginReceive(self, claim);
+  struct Unacked {
+    BlockName block;
+    Participant self;
+  };
+
+  // Tries until it does not say kWouldBlock: `attempt(self, &blocker)`.
+  template <typename Attempt>
+  absl::Status Await(Side side, absl::Duration timeout, Attempt attempt);
+  template <typename Attempt>
+  absl::Status TryOnce(Side side, Attempt attempt);
+  Doorbell& BellOf(Side side) const {
+    return side == Side::kSend ? header().senders.bell
+                               : header().receivers.bell;
   }
+  bool MayContinue(Side side) const;
   absl::Status ToStatus(Side side, Outcome outcome) const;
-  absl::Status Wait(Side side, Participant self, absl::Duration timeout,
-                    Claim* claim);
-  void NotePeer(Side side, const Claim& claim);
-  bool ClearBlocker(const Claim& seen);
+  absl::Status TimedOut(Side side, absl::Duration timeout) const;
+  absl::Status Fenced(Side side);
+  bool LooksDamaged() const;
+  void NotePeer(Side side, SlotRing* ring, const Claim& claim);
+  void ClearBlocker(const Blocker& blocker);
+  void ReapAll();
   bool IsReapDue();
+  void Sweep(Participant dead);
+  void RingReceivers();
+  void AnnounceReturned();
+
+  template <typename Attempt>
+  absl::Status WithPolicy(uint32_t lane, absl::Duration timeout, bool may_wait,
+                          bool* dropped, Attempt attempt);
+  absl::Status ClaimSlot(const SendOptions& options, bool may_wait,
+                         bool* dropped, Claim* claim);
+  absl::Status ClaimBlock(size_t bytes, uint32_t lane, absl::Duration timeout,
+                          bool may_wait, bool* dropped, BlockName* block,
+                          Participant* self);
+  absl::Status SendBlock(BlockName block, Participant owner, size_t size,
+                         const SendOptions& options, bool may_wait,
+                         bool* consumed);
+  bool DropOldest(uint32_t lane);
+  void NoteDepth(uint32_t lane, uint64_t position);
+  absl::Status Full(uint32_t lane) const;
+
+  Outcome TryTake(Participant self, Taken* taken, Blocker* blocker);
+  bool TakeReturned(Participant self, Taken* taken);
+  bool IsHeldByOthers(Participant self, Blocker* blocker) const;
+  absl::Status Resolve(Taken* taken);
+  absl::Status CommitSlot(const Taken& taken);
+  absl::Status FinishCopied(const Taken& taken);
+  template <typename IsDone>
+  absl::Status AwaitDone(Deadline deadline, absl::Duration timeout,
+                         IsDone is_done);
+
+  std::string Name(absl::string_view operation) const;
+
+  std::mutex unacked_lock_;
+  std::deque<Unacked> unacked_;  // guarded by unacked_lock_; oldest first
+  // The heads and the high-water mark as last seen. Relaxed: statistics.
+  std::atomic<uint64_t> high_water_seen_{0};
 };
+
+// The template has to be seen by those who send and by those who receive.
+template <typename Attempt>
+absl::Status QueueCore::Await(Side side, absl::Duration timeout,
+                              Attempt attempt) {
+  absl::StatusOr<Participant> self = attachment->Self();
+  if (!self.ok()) return self.status();
+  Blocker blocker;
+  Outcome outcome = attempt(*self, &blocker);
+  if (outcome != Outcome::kWouldBlock) return ToStatus(side, outcome);
+
+  const Deadline deadline = Deadline::After(timeout);
+  if (timeout > absl::ZeroDuration()) {
+    const int i = static_cast<int>(side);
+    SpinWait spin(&spin_history[i],
+                  peer_cpu[i].load(std::memory_order_relaxed));
+    while (spin.Next()) {
+      outcome = attempt(*self, &blocker);
+      if (outcome == Outcome::kWouldBlock) continue;
+      spin.Succeeded();
+      return ToStatus(side, outcome);
+    }
+  }
+  ClearBlocker(blocker);
+  Doorbell& bell = BellOf(side);
+  for (bool slept = false;; slept = true) {
+    // From here on whoever commits something for us knows that we wait.
+    const uint32_t ticket = bell.Announce();
+    blocker = {};
+    outcome = attempt(*self, &blocker);
+    if (outcome != Outcome::kWouldBlock) {
+      // Whoever woke us may have made room for more than one.
+      if (slept && MayContinue(side)) bell.Ring();
+      return ToStatus(side, outcome);
+    }
+    if (LooksDamaged()) return ToStatus(side, Outcome::kCorrupt);
+    if (deadline.HasPassed()) return TimedOut(side, timeout);
+    const Deadline tick = Deadline::After(park_tick);
+    if (!bell.Sleep(ticket, Deadline::Earlier(tick, deadline))) {
+      // Nobody may be left to ring: one may have died between its commit and
+      // its Ring, or holding what we wait for.
+      ReapAll();
+      ClearBlocker(blocker);
+    }
+  }
+}
+
+template <typename Attempt>
+absl::Status QueueCore::TryOnce(Side side, Attempt attempt) {
+  absl::StatusOr<Participant> self = attachment->Self();
+  if (!self.ok()) return self.status();
+  Blocker blocker;
+  Outcome outcome = attempt(*self, &blocker);
+  // Where everybody polls, nobody sleeps, and the polls have to look for the
+  // dead.
+  if (outcome == Outcome::kWouldBlock && IsReapDue()) {
+    ReapAll();
+    ClearBlocker(blocker);
+    outcome = attempt(*self, &blocker);
+  }
+  return ToStatus(side, outcome);
+}
 
 }  // namespace ipc::mqueue
 

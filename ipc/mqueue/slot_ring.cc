@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <climits>
 #include <cstring>
 
 namespace ipc::mqueue {
@@ -14,6 +15,11 @@ namespace {
 // progress, or that the segment is damaged. Nobody is that unlucky.
 constexpr int kMaxSteps = 1 << 20;
 
+// Where a slot has its BlockName.
+std::atomic<uint64_t>& NameWord(SlotHeader* header) {
+  return *reinterpret_cast<std::atomic<uint64_t>*>(header + 1);
+}
+
 // Positions grow for ever; their difference is what has a sign.
 int64_t Distance(uint64_t from, uint64_t to) {
   return static_cast<int64_t>(to - from);
@@ -21,20 +27,27 @@ int64_t Distance(uint64_t from, uint64_t to) {
 
 }  // namespace
 
-SlotRing::SlotRing(std::byte* segment, const Geometry& geometry)
+SlotRing::SlotRing(std::byte* segment, const Geometry& geometry, uint32_t lane)
     : geometry_(geometry),
       mask_(geometry.slot_count - 1),
       log2_slots_(std::countr_zero(geometry.slot_count)),
       lap_shift_(32 - geometry.lap_bits),
       stride_(geometry.slot_stride),
       header_(reinterpret_cast<Header*>(segment)),
-      slots_(segment + geometry.slots_offset),
+      lane_(reinterpret_cast<Lane*>(segment + sizeof(Header)) + lane),
+      requeued_(&header_->shared.requeued[lane]),
+      // A waiting sender may want another lane's slot, or a block: then all
+      // have to look.
+      senders_to_wake_(geometry.lanes > 1 || geometry.block_count > 0 ? INT_MAX
+                                                                      : 1),
+      slots_(segment + geometry.slots_offset +
+             size_t{lane} * geometry.slot_count * geometry.slot_stride),
       participants_(reinterpret_cast<ParticipantTable::Word*>(
                         segment + geometry.participants_offset),
                     geometry.participants) {}
 
 SlotRing::Outcome SlotRing::BeginSend(Participant self, Claim* claim) {
-  std::atomic<uint64_t>& tail = header_->tail;
+  std::atomic<uint64_t>& tail = lane_->tail;
   for (int step = 0; step < kMaxSteps; ++step) {
     if (IsClosed()) return Outcome::kClosed;
     const uint64_t t = tail.load();
@@ -51,7 +64,7 @@ SlotRing::Outcome SlotRing::BeginSend(Participant self, Claim* claim) {
           const SlotWord mine = word.To(SlotState::kWriting, self);
           if (!Change(i, word, mine)) continue;
           Help(tail, t);
-          *claim = {i, mine};
+          *claim = {.slot = i, .word = mine, .position = t};
           return Outcome::kOk;
         }
         case SlotState::kEnd:
@@ -72,31 +85,18 @@ SlotRing::Outcome SlotRing::BeginSend(Participant self, Claim* claim) {
       Recycle(i, word, t - geometry_.slot_count);
       continue;
     }
-    *claim = {i, word};
-    return ahead == -1 ? FullBehind(t, *claim) : Outcome::kCorrupt;
+    *claim = {.slot = i, .word = word};
+    switch (word.state()) {
+      case SlotState::kWriting:
+      case SlotState::kReady:
+      case SlotState::kReading:
+      case SlotState::kRequeued:
+        return ahead == -1 ? Outcome::kWouldBlock : Outcome::kCorrupt;
+      default:
+        return Outcome::kCorrupt;
+    }
   }
   return Outcome::kCorrupt;
-}
-
-// The ring is full unless nobody will ever come back to the slot in question.
-SlotRing::Outcome SlotRing::FullBehind(uint64_t tail, const Claim& seen) const {
-  switch (seen.word.state()) {
-    case SlotState::kReading:
-    case SlotState::kRequeued:
-      return Outcome::kWouldBlock;
-    case SlotState::kWriting:
-    case SlotState::kReady: {
-      // The head cannot have passed it, unless it has changed meanwhile.
-      const uint64_t head = header_->head.load();
-      if (Distance(head, tail - geometry_.slot_count) < 0 &&
-          Load(seen.slot) == seen.word) {
-        return Outcome::kCorrupt;
-      }
-      return Outcome::kWouldBlock;
-    }
-    default:
-      return Outcome::kCorrupt;
-  }
 }
 
 int SlotRing::ExchangeCpu(const Claim& claim) {
@@ -106,30 +106,33 @@ int SlotRing::ExchangeCpu(const Claim& claim) {
   return last - 1;
 }
 
-void SlotRing::Fill(const Claim& claim, absl::Span<const std::byte> message) {
+void SlotRing::Fill(const Claim& claim, absl::Span<const std::byte> message,
+                    uint16_t type) {
   SlotHeader& header = slot(claim.slot);
   header.length = static_cast<uint32_t>(message.size());
-  header.type = 0;
+  header.type = type;
   // An empty Span may have no data at all, which memcpy does not like.
   if (!message.empty()) {
-    std::memcpy(reinterpret_cast<std::byte*>(&header) + sizeof(header),
-                message.data(), message.size());
+    std::memcpy(reinterpret_cast<std::byte*>(&header + 1), message.data(),
+                message.size());
   }
 }
 
-bool SlotRing::CommitSend(const Claim& claim) {
-  if (!Change(claim.slot, claim.word, claim.word.To(SlotState::kReady))) {
-    return false;
-  }
-  header_->receivers.Ring();
-  return true;
+// The name is written whole, so that a reaper that finds us dead in here sees
+// this one or the one of an earlier lap, which names nothing that exists.
+void SlotRing::FillName(const Claim& claim, BlockName block) {
+  SlotHeader& header = slot(claim.slot);
+  NameWord(&header).store(std::bit_cast<uint64_t>(block),
+                          // Relaxed, also the load of it: published by the CAS
+                          // of the slot's word, or of the block's.
+                          std::memory_order_relaxed);
+  header.length = SlotHeader::kInBlock;
 }
 
 SlotRing::Outcome SlotRing::BeginReceive(Participant self, Claim* claim) {
-  std::atomic<uint64_t>& head = header_->head;
+  std::atomic<uint64_t>& head = lane_->head;
   for (int step = 0; step < kMaxSteps; ++step) {
-    if ((header_->shared.requeued.load() & 1) != 0 &&
-        TakeRequeued(self, claim)) {
+    if ((requeued_->load() & 1) != 0 && TakeRequeued(self, claim)) {
       return Outcome::kOk;
     }
     const uint64_t h = head.load();
@@ -142,7 +145,7 @@ SlotRing::Outcome SlotRing::BeginReceive(Participant self, Claim* claim) {
     }
     if (ahead < 0) {
       if (head.load() != h) continue;
-      *claim = {i, word};
+      *claim = {.slot = i, .word = word};
       // A whole lap taken, and this one message not done with: as good as
       // empty. Nobody else can be here.
       if (ahead == -1 && word.state() == SlotState::kReading) {
@@ -158,10 +161,14 @@ SlotRing::Outcome SlotRing::BeginReceive(Participant self, Claim* claim) {
     switch (word.state()) {
       case SlotState::kReady:
       case SlotState::kRequeued: {
+        // Its next line comes while we wait for the first one to be ours.
+        if (stride_ > 64) __builtin_prefetch(&slot(i) + 4);
         const SlotWord mine = word.To(SlotState::kReading, self);
         if (!Change(i, word, mine)) continue;
         Help(head, h);
-        *claim = {i, mine};
+        *claim = {.slot = i,
+                  .word = mine,
+                  .redelivered = word.state() == SlotState::kRequeued};
         return Outcome::kOk;
       }
       case SlotState::kReading:
@@ -172,12 +179,12 @@ SlotRing::Outcome SlotRing::BeginReceive(Participant self, Claim* claim) {
         continue;
       case SlotState::kWriting:
         if (head.load() != h) continue;
-        *claim = {i, word};
+        *claim = {.slot = i, .word = word};
         return Outcome::kWouldBlock;
       case SlotState::kFree:
         if (head.load() != h) continue;
-        *claim = {i, word};
-        if (!IsClosed()) return EmptyAt(h, *claim);
+        *claim = {.slot = i, .word = word};
+        if (!IsClosed()) return Outcome::kWouldBlock;
         // A sender may have looked before the close and be about to claim this
         // very slot. One of us gets it, so no message is sent after the end.
         Change(i, word, word.To(SlotState::kEnd));
@@ -190,16 +197,25 @@ SlotRing::Outcome SlotRing::BeginReceive(Participant self, Claim* claim) {
   return Outcome::kCorrupt;
 }
 
-// The ring is empty unless head and tail have been moved apart.
-SlotRing::Outcome SlotRing::EmptyAt(uint64_t head, const Claim& seen) const {
-  const int64_t beyond = Distance(head, header_->tail.load());
-  if (beyond >= -1 && beyond <= 0) return Outcome::kWouldBlock;
-  // Normal if this position has been claimed since we looked at it, else the
-  // tail cannot be past it, nor more than the one unhelped claim behind.
-  if (Load(seen.slot) == seen.word && header_->head.load() == head) {
-    return Outcome::kCorrupt;
+bool SlotRing::LooksDamaged() const {
+  const uint64_t head = lane_->head.load();
+  const uint64_t tail = lane_->tail.load();
+  SlotWord word = Load(IndexOf(head));
+  if (LapsAhead(word, head) == 0 && word.state() == SlotState::kFree) {
+    // Empty: the tail is here, or one claim behind that nobody has helped. Else
+    // this position has been claimed since we looked at it.
+    const int64_t beyond = Distance(head, tail);
+    return (beyond < -1 || beyond > 0) && Load(IndexOf(head)) == word &&
+           lane_->head.load() == head && lane_->tail.load() == tail;
   }
-  return Outcome::kWouldBlock;
+  word = Load(IndexOf(tail));
+  if (LapsAhead(word, tail) == -1 && (word.state() == SlotState::kWriting ||
+                                      word.state() == SlotState::kReady)) {
+    // Full: the head cannot have passed this one.
+    return Distance(head, tail - geometry_.slot_count) < 0 &&
+           Load(IndexOf(tail)) == word && lane_->tail.load() == tail;
+  }
+  return false;
 }
 
 // Closed, and no position will be used from here on. It is drained when no
@@ -208,7 +224,7 @@ SlotRing::Outcome SlotRing::AtEnd(Participant self, Claim* claim) {
   for (uint32_t i = 0; i <= mask_; ++i) {
     const SlotWord word = Load(i);
     if (word.state() == SlotState::kReading) {
-      *claim = {i, word};
+      *claim = {.slot = i, .word = word};
       return Outcome::kWouldBlock;
     }
     if (word.state() == SlotState::kRequeued) {
@@ -218,17 +234,26 @@ SlotRing::Outcome SlotRing::AtEnd(Participant self, Claim* claim) {
   return Outcome::kClosed;
 }
 
-absl::Span<const std::byte> SlotRing::Contents(const Claim& claim) const {
+SlotRing::Message SlotRing::Contents(const Claim& claim) const {
   SlotHeader& header = slot(claim.slot);
   // Loaded once (volatile): a hostile peer may change it after the check.
   const uint32_t length = *const_cast<volatile uint32_t*>(&header.length);
-  if (length > geometry_.message_bytes) return {};
-  return {reinterpret_cast<const std::byte*>(&header + 1), length};
+  Message message;
+  if (length == SlotHeader::kInBlock) {
+    message.in_block = true;
+    message.block = std::bit_cast<BlockName>(
+        NameWord(&header).load(std::memory_order_relaxed));
+    return message;
+  }
+  if (length > geometry_.inline_bytes) return {};
+  message.data = {reinterpret_cast<const std::byte*>(&header + 1), length};
+  message.type = *const_cast<volatile uint16_t*>(&header.type);
+  return message;
 }
 
 bool SlotRing::CommitReceive(const Claim& claim) {
   if (!Change(claim.slot, claim.word, NextLap(claim.word))) return false;
-  header_->senders.Ring();
+  RingForRoom();
   return true;
 }
 
@@ -243,17 +268,17 @@ bool SlotRing::PutBack(const Claim& claim) {
 void SlotRing::Recycle(uint32_t i, SlotWord skip, uint64_t position) {
   if (Change(i, skip, NextLap(skip))) {
     // Relaxed: a statistic orders nothing.
-    header_->shared.recycled.fetch_add(1, std::memory_order_relaxed);
-    header_->senders.Ring();
+    header_->counts.recycled.fetch_add(1, std::memory_order_relaxed);
+    RingForRoom();
   }
-  Help(header_->head, position);
+  Help(lane_->head, position);
 }
 
 bool SlotRing::TakeRequeued(Participant self, Claim* claim) {
-  uint64_t version = header_->shared.requeued.load();
+  uint64_t version = requeued_->load();
   // From the oldest: the slot at the head holds, if anything is requeued in it,
   // the message of a whole lap ago.
-  const uint32_t first = IndexOf(header_->head.load());
+  const uint32_t first = IndexOf(lane_->head.load());
   for (uint32_t n = 0; n <= mask_; ++n) {
     const uint32_t i = (first + n) & mask_;
     const SlotWord word = Load(i);
@@ -261,15 +286,14 @@ bool SlotRing::TakeRequeued(Participant self, Claim* claim) {
     const SlotWord mine = word.To(SlotState::kReading, self);
     if (Change(i, word, mine)) {
       // Relaxed: a statistic orders nothing.
-      header_->shared.redelivered.fetch_add(1, std::memory_order_relaxed);
-      *claim = {i, mine};
+      header_->counts.redelivered.fetch_add(1, std::memory_order_relaxed);
+      *claim = {.slot = i, .word = mine, .redelivered = true};
       return true;
     }
   }
   // Nothing left. Fails if more came while we looked.
   if ((version & 1) != 0) {
-    header_->shared.requeued.compare_exchange_strong(version,
-                                                     version & ~uint64_t{1});
+    requeued_->compare_exchange_strong(version, version & ~uint64_t{1});
   }
   return false;
 }
@@ -278,30 +302,33 @@ bool SlotRing::TakeRequeued(Participant self, Claim* claim) {
 // cannot clear it any more. Called after the slot is REQ; one killed in between
 // has not freed the dead one's index yet, so the next reaper calls it again.
 void SlotRing::AnnounceRequeued() {
-  header_->shared.requeued.fetch_add(2);
-  header_->shared.requeued.fetch_or(1);
-  header_->receivers.Ring();
+  requeued_->fetch_add(2);
+  requeued_->fetch_or(1);
 }
 
-void SlotRing::Sweep(Participant dead) {
+void SlotRing::Sweep(Participant dead, Arena* arena) {
   for (uint32_t i = 0; i <= mask_; ++i) {
     const SlotWord word = Load(i);
     if (!word.IsOwnedBy(dead)) continue;
+    const Message message = Contents({.slot = i, .word = word});
+    // What we read is the dead one's only if the slot was its own all the time,
+    // and still is: another reaper may have been faster.
+    if (Load(i) != word) continue;
     // The word has only the low bits of an epoch. While the participant is
     // marked with the whole of it, no later one with the same bits exists.
     if (!participants_.IsMarkedDead(dead)) return;
     if (word.state() == SlotState::kReading) {
+      if (message.in_block) arena->Requeue(dead, message.block);
       Change(i, word, word.To(SlotState::kRequeued));
-    } else if (Change(i, word, word.To(SlotState::kSkip))) {
+      continue;
+    }
+    if (message.in_block) arena->FreeQueued(message.block);
+    if (Change(i, word, word.To(SlotState::kSkip))) {
       // Relaxed: a statistic orders nothing.
-      header_->shared.skipped.fetch_add(1, std::memory_order_relaxed);
+      header_->counts.skipped.fetch_add(1, std::memory_order_relaxed);
     }
   }
-  // Relaxed: a statistic orders nothing.
-  header_->shared.reaped.fetch_add(1, std::memory_order_relaxed);
   AnnounceRequeued();
-  header_->receivers.RingAll();
-  header_->senders.RingAll();
 }
 
 bool SlotRing::HealOrphan(const Claim& seen) {
@@ -323,42 +350,36 @@ bool SlotRing::HealOrphan(const Claim& seen) {
     AnnounceRequeued();
   } else if (Change(seen.slot, seen.word, seen.word.To(SlotState::kSkip))) {
     // Relaxed: a statistic orders nothing.
-    header_->shared.skipped.fetch_add(1, std::memory_order_relaxed);
+    header_->counts.skipped.fetch_add(1, std::memory_order_relaxed);
   } else {
     return false;
   }
   return true;
 }
 
-void SlotRing::Close() {
-  header_->shared.closed.store(1);
-  header_->receivers.RingAll();
-  header_->senders.RingAll();
-}
-
 bool SlotRing::MaySend() const {
-  const uint64_t t = header_->tail.load();
+  const uint64_t t = lane_->tail.load();
   const SlotWord word = Load(IndexOf(t));
   return LapsAhead(word, t) == 0 && word.state() == SlotState::kFree;
 }
 
 bool SlotRing::MayReceive() const {
-  const uint64_t h = header_->head.load();
+  const uint64_t h = lane_->head.load();
   const SlotWord word = Load(IndexOf(h));
   return (LapsAhead(word, h) == 0 && word.state() == SlotState::kReady) ||
-         (header_->shared.requeued.load() & 1) != 0;
+         (requeued_->load() & 1) != 0;
 }
 
 uint32_t SlotRing::ApproximateSize() const {
-  const uint64_t head = header_->head.load();
-  const int64_t size = Distance(head, header_->tail.load());
+  const uint64_t head = lane_->head.load();
+  const int64_t size = Distance(head, lane_->tail.load());
   return static_cast<uint32_t>(
       std::clamp<int64_t>(size, 0, geometry_.slot_count));
 }
 
 SlotRing::Counts SlotRing::Count() const {
-  uint64_t head = header_->head.load();
-  uint64_t tail = header_->tail.load();
+  uint64_t head = lane_->head.load();
+  uint64_t tail = lane_->tail.load();
   // Claims that nobody has helped forward yet.
   SlotWord word = Load(IndexOf(tail));
   if (LapsAhead(word, tail) == 0 && word.state() != SlotState::kFree &&
@@ -390,10 +411,7 @@ SlotRing::Counts SlotRing::Count() const {
         break;
     }
   }
-  const auto& shared = header_->shared;
-  return {.sent = tail - writing - shared.skipped.load(),
-          .received = head - taken - shared.recycled.load(),
-          .pending = ready};
+  return {.sent = tail - writing, .received = head - taken, .pending = ready};
 }
 
 }  // namespace ipc::mqueue

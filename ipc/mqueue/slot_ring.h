@@ -1,5 +1,5 @@
-// The slot machine of a queue: claims, commits and repairs, none of which waits
-// for anybody. Queue adds waiting and errors.
+// The slot machine of one lane of a queue: claims, commits and repairs, none of
+// which waits for anybody or wakes a receiver. Queue adds waiting and errors.
 //
 // Source of the algorithm: D. Vyukov's bounded MPMC queue, its per-slot
 // sequence number widened by a state and an owner, so that anybody can see who
@@ -25,11 +25,13 @@
 #ifndef IPC_MQUEUE_SLOT_RING_H_
 #define IPC_MQUEUE_SLOT_RING_H_
 
+#include <climits>
 #include <cstddef>
 #include <cstdint>
 
 #include "absl/types/span.h"
 #include "ipc/base/participants.h"
+#include "ipc/mqueue/arena.h"
 #include "ipc/mqueue/layout.h"
 #include "ipc/mqueue/slot_word.h"
 
@@ -50,40 +52,51 @@ class SlotRing {
     // kOk: what the slot holds now. kWouldBlock: what was seen; its owner, if
     // it has one, is who keeps us waiting.
     SlotWord word{0};
+    uint64_t position = 0;     // kOk of a send: where in the order
+    bool redelivered = false;  // kOk of a receive: not for the first time
   };
 
   // `segment` is mapped and as large as the checked `geometry` says.
-  SlotRing(std::byte* segment, const Geometry& geometry);
-
-  const Geometry& geometry() const { return geometry_; }
-  ParticipantTable participants() const { return participants_; }
-  Header& header() const { return *header_; }
+  SlotRing(std::byte* segment, const Geometry& geometry, uint32_t lane);
 
   Outcome BeginSend(Participant self, Claim* claim);
   // Leaves word of the CPU we run on, and returns where the slot's last user
   // ran, or -1. REQUIRES: a claim.
   int ExchangeCpu(const Claim& claim);
-  // REQUIRES: a claim by BeginSend, and no more than message_bytes.
-  void Fill(const Claim& claim, absl::Span<const std::byte> message);
+  // REQUIRES: a claim by BeginSend, and no more than inline_bytes.
+  void Fill(const Claim& claim, absl::Span<const std::byte> message,
+            uint16_t type);
+  // The message is in a block, LOANED by the claim's owner.
+  void FillName(const Claim& claim, BlockName block);
   // False if the slot has been taken away, and the message is not sent.
-  bool CommitSend(const Claim& claim);
+  bool CommitSend(const Claim& claim) {
+    return Change(claim.slot, claim.word, claim.word.To(SlotState::kReady));
+  }
 
   Outcome BeginReceive(Participant self, Claim* claim);
   // The message of a claim by BeginReceive, valid until it is committed.
-  // nullopt-like (data() == nullptr) if the length is out of range.
-  absl::Span<const std::byte> Contents(const Claim& claim) const;
+  struct Message {
+    // data() == nullptr: in a block, or, if `in_block` is false, rubbish.
+    absl::Span<const std::byte> data;
+    uint16_t type = 0;
+    bool in_block = false;
+    BlockName block = {};
+  };
+  Message Contents(const Claim& claim) const;
   // False if the slot has been taken away: somebody else has the message.
   bool CommitReceive(const Claim& claim);
   // Gives the message back instead, as the first that will be received next.
   bool PutBack(const Claim& claim);
 
-  // The sweep of Attachment.
-  void Sweep(Participant dead);
+  // Takes away what the dead one holds here, and in `arena` through a slot.
+  void Sweep(Participant dead, Arena* arena);
   // Frees a slot whose owner never was or is gone: no honest peer leaves one,
   // but it would block the ring for ever. Returns whether it was one.
   bool HealOrphan(const Claim& seen);
+  // Whether the positions contradict the slots so that waiting would be in
+  // vain: no honest peer brings that about.
+  bool LooksDamaged() const;
 
-  void Close();
   bool IsClosed() const { return header_->shared.closed.load() != 0; }
   // Whether another sender would find a slot, or another receiver a message,
   // now; hints.
@@ -98,14 +111,22 @@ class SlotRing {
     uint64_t received;
     uint64_t pending;  // at most slot_count
   };
-  // Exact while nobody sends or receives. Looks at every slot.
+  // Exact while nobody sends or receives, but for what `skipped`, `recycled`
+  // and `overwritten` count of all lanes. Looks at every slot.
   Counts Count() const;
+
+  SlotWord Load(uint32_t i) const { return SlotWord(slot(i).word.load()); }
+  uint64_t head() const { return lane_->head.load(); }
+  // Wakes those who wait for what has just been freed here, or in the arena.
+  void RingForRoom() {
+    header_->senders.bell.Ring(senders_to_wake_);
+    header_->senders.joiners.Ring(INT_MAX);
+  }
 
  private:
   SlotHeader& slot(uint32_t i) const {
     return *reinterpret_cast<SlotHeader*>(slots_ + size_t{i} * stride_);
   }
-  SlotWord Load(uint32_t i) const { return SlotWord(slot(i).word.load()); }
   bool Change(uint32_t i, SlotWord from, SlotWord to) {
     uint64_t expected = from.bits();
     return slot(i).word.compare_exchange_strong(expected, to.bits());
@@ -129,8 +150,6 @@ class SlotRing {
   }
 
   void Recycle(uint32_t i, SlotWord skip, uint64_t position);
-  Outcome FullBehind(uint64_t tail, const Claim& seen) const;
-  Outcome EmptyAt(uint64_t head, const Claim& seen) const;
   bool TakeRequeued(Participant self, Claim* claim);
   Outcome AtEnd(Participant self, Claim* claim);
   void AnnounceRequeued();
@@ -141,6 +160,9 @@ class SlotRing {
   const uint32_t lap_shift_;
   const size_t stride_;
   Header* const header_;
+  Lane* const lane_;
+  std::atomic<uint64_t>* const requeued_;
+  const int senders_to_wake_;
   std::byte* const slots_;
   const ParticipantTable participants_;
 };

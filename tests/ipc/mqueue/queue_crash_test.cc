@@ -46,9 +46,9 @@ int StopWhileWriting(Queue& queue, bool commit) {
   const std::string text = NumberedMessage{7, 7}.Encode();
   const absl::Span<const std::byte> message(
       reinterpret_cast<const std::byte*>(text.data()), text.size());
-  QueueTestPeer::ring(queue).Fill(claim, message.first(10));
+  QueueTestPeer::ring(queue).Fill(claim, message.first(10), 0);
   ChildProcess::StopSelf();
-  QueueTestPeer::ring(queue).Fill(claim, message);
+  QueueTestPeer::ring(queue).Fill(claim, message, 0);
   return commit && QueueTestPeer::ring(queue).CommitSend(claim) ? 0 : 2;
 }
 

@@ -33,13 +33,18 @@ namespace {
 using ::testing::AnyOf;
 
 SlotHeader& SlotAt(Queue& queue, uint32_t i) {
-  const Geometry& geometry = QueueTestPeer::ring(queue).geometry();
+  const Geometry& geometry = QueueTestPeer::geometry(queue);
   return *reinterpret_cast<SlotHeader*>(QueueTestPeer::bytes(queue).data() +
                                         geometry.slots_offset +
                                         size_t{i} * geometry.slot_stride);
 }
 
-Header& HeaderOf(Queue& queue) { return QueueTestPeer::ring(queue).header(); }
+Header& HeaderOf(Queue& queue) { return QueueTestPeer::header(queue); }
+
+Lane& LaneOf(Queue& queue) {
+  return *reinterpret_cast<Lane*>(QueueTestPeer::bytes(queue).data() +
+                                  sizeof(Header));
+}
 
 TEST(QueueHostileTest, LengthBeyondTheSlotIsDataLoss) {
   Queue queue = *Queue::CreateAnonymous({.slots = 2});
@@ -89,24 +94,24 @@ TEST(QueueHostileTest, EveryWrongSlotWord) {
 TEST(QueueHostileTest, PositionsMovedApart) {
   for (const int64_t by : {2, 7, 1 << 20}) {
     Queue queue = *Queue::CreateAnonymous({.slots = 4});
-    HeaderOf(queue).head.fetch_add(by);
+    LaneOf(queue).head.fetch_add(by);
     EXPECT_EQ(queue.Receive().status().code(), absl::StatusCode::kDataLoss);
   }
   for (const int64_t by : {1, 2, 3}) {
     Queue queue = *Queue::CreateAnonymous({.slots = 4});
-    HeaderOf(queue).tail.fetch_add(by);
+    LaneOf(queue).tail.fetch_add(by);
     EXPECT_EQ(queue.Receive().status().code(), absl::StatusCode::kDataLoss);
   }
   {
     Queue queue = *Queue::CreateAnonymous({.slots = 4});
-    HeaderOf(queue).tail.fetch_add(1000);
+    LaneOf(queue).tail.fetch_add(1000);
     EXPECT_EQ(queue.Send("x").code(), absl::StatusCode::kDataLoss);
   }
   {
     // The head went past four messages that nobody has taken.
     Queue queue = *Queue::CreateAnonymous({.slots = 4});
     for (int i = 0; i < 4; ++i) ASSERT_TRUE(queue.Send("x").ok());
-    HeaderOf(queue).head.fetch_add(2);
+    LaneOf(queue).head.fetch_add(2);
     EXPECT_EQ(queue.Send("x").code(), absl::StatusCode::kDataLoss);
   }
 }
@@ -115,7 +120,7 @@ TEST(QueueHostileTest, PositionsMovedApart) {
 TEST(QueueHostileTest, RequeuedFlagWithoutReason) {
   Queue queue = *Queue::CreateAnonymous({.slots = 4});
   for (int i = 0; i < 1000; ++i) {
-    HeaderOf(queue).shared.requeued.store(~uint64_t{0} - i % 2);
+    HeaderOf(queue).shared.requeued[0].store(~uint64_t{0} - i % 2);
     ASSERT_TRUE(queue.TrySend("x").ok());
     EXPECT_EQ(*queue.TryReceive(), "x");
   }
@@ -128,8 +133,9 @@ TEST(QueueHostileTest, FencedIsAbortedAndAttachesAnew) {
   SlotRing& ring = QueueTestPeer::ring(queue);
   SlotRing::Claim claim;
   ASSERT_EQ(QueueTestPeer::BeginSend(queue, &claim), SlotRing::Outcome::kOk);
-  reinterpret_cast<std::atomic<uint64_t>*>(QueueTestPeer::bytes(queue).data() +
-                                           ring.geometry().participants_offset)
+  reinterpret_cast<std::atomic<uint64_t>*>(
+      QueueTestPeer::bytes(queue).data() +
+      QueueTestPeer::geometry(queue).participants_offset)
       ->store(uint64_t{1} << 32);  // FREE, epoch 1
   Queue other = *Queue::FromFd(UniqueFd(fcntl(queue.fd(), F_DUPFD_CLOEXEC, 0)));
   EXPECT_EQ(QueueTestPeer::attachment(other).Self()->index, 1u)

@@ -330,11 +330,13 @@ TEST(QueueTest, DamagedHeaderIsRefused) {
   Queue queue = *Queue::CreateAnonymous({.slots = 4});
   const absl::Span<std::byte> bytes = QueueTestPeer::bytes(queue);
   constexpr size_t kFixed = offsetof(Header, geometry) + sizeof(Geometry);
-  // No reason to refuse: a minor version, and what is a good value as well, of
-  // the longest message in the same stride and of the bits of a lap.
+  // No reason to refuse: a minor version, what is a good value as well, of the
+  // longest message in the same stride and of the bits of a lap, and the type,
+  // of which only a TypedQueue knows what it should be.
   const auto is_free = [](size_t i) {
     constexpr size_t kGeometry = offsetof(Header, geometry);
     return i / 2 == offsetof(SegmentPrefix, abi_minor) / 2 ||
+           (i - kGeometry - offsetof(Geometry, type_id)) < sizeof(uint64_t) ||
            i == kGeometry + offsetof(Geometry, message_bytes) ||
            i == kGeometry + offsetof(Geometry, lap_bits) ||
            i == kGeometry + offsetof(Geometry, full_policy);

@@ -8,6 +8,8 @@
 #include "absl/types/span.h"
 #include "ipc/base/memory.h"
 #include "ipc/base/participants.h"
+#include "ipc/mqueue/arena.h"
+#include "ipc/mqueue/layout.h"
 #include "ipc/mqueue/queue.h"
 #include "ipc/mqueue/queue_core.h"
 #include "ipc/mqueue/slot_ring.h"
@@ -20,7 +22,7 @@ class QueueTestPeer {
   // no process is stopped for half of them.
   static absl::StatusOr<Queue> CreateWithLapBits(const Options& options,
                                                  int lap_bits) {
-    return Queue::Create(options, lap_bits);
+    return Queue::CreateWith(options, lap_bits, 0, "");
   }
 
   // How soon a waiter looks for the dead, instead of kParkTick. For this object
@@ -29,7 +31,12 @@ class QueueTestPeer {
     queue.core_->park_tick = tick;
   }
 
-  static SlotRing& ring(Queue& queue) { return queue.core_->ring; }
+  static SlotRing& ring(Queue& queue) { return queue.core_->lanes[0]; }
+  static const Geometry& geometry(Queue& queue) {
+    return queue.core_->geometry;
+  }
+  static Header& header(Queue& queue) { return queue.core_->header(); }
+  static Arena& arena(Queue& queue) { return queue.core_->arena; }
   static Attachment& attachment(Queue& queue) {
     return *queue.core_->attachment;
   }

@@ -1,0 +1,106 @@
+#include "ipc/base/named_memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <string>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "ipc/base/memory.h"
+#include "ipc/base/posix_error.h"
+
+namespace ipc {
+namespace {
+
+constexpr char kDirectory[] = "/dev/shm";
+
+std::string PathOf(absl::string_view name) {
+  return absl::StrCat(kDirectory, "/", absl::StripPrefix(name, "/"));
+}
+
+}  // namespace
+
+absl::Status CheckMemoryName(absl::string_view name) {
+  const absl::string_view bare = absl::StripPrefix(name, "/");
+  if (!bare.empty() && bare.size() <= 254 && bare != "." && bare != ".." &&
+      !absl::StrContains(bare, "/") &&
+      !absl::StrContains(bare, absl::string_view("\0", 1))) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "\"", name, "\" is no name of shared memory: take 1 to 254 bytes without "
+      "a slash"));
+}
+
+absl::StatusOr<UniqueFd> CreateUnnamedFile(size_t size) {
+  if (absl::Status status = CheckFitsMachine(kDirectory, size); !status.ok()) {
+    return status;
+  }
+  UniqueFd fd(open(kDirectory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  if (!fd.ok()) {
+    return PosixError(errno, absl::StrCat("making a file in ", kDirectory));
+  }
+  if (RetryOnEintr([&] {
+        return fallocate(fd.get(), 0, 0, static_cast<off_t>(size));
+      }) != 0) {
+    return PosixError(
+        errno, absl::StrCat("allocating ", size, " bytes in ", kDirectory));
+  }
+  return fd;
+}
+
+absl::Status PublishMemory(int fd, absl::string_view name) {
+  if (absl::Status status = CheckMemoryName(name); !status.ok()) return status;
+  // By its path in /proc, which unlike AT_EMPTY_PATH asks for no capability.
+  const std::string from = absl::StrCat("/proc/self/fd/", fd);
+  if (linkat(AT_FDCWD, from.c_str(), AT_FDCWD, PathOf(name).c_str(),
+             AT_SYMLINK_FOLLOW) != 0) {
+    return PosixError(errno, absl::StrCat("naming shared memory ", name));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<UniqueFd> OpenNamedMemory(absl::string_view name) {
+  if (absl::Status status = CheckMemoryName(name); !status.ok()) return status;
+  const std::string path = PathOf(name);
+  // O_NONBLOCK: somebody may have put a FIFO there.
+  UniqueFd fd(open(path.c_str(),
+                   O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!fd.ok()) {
+    if (errno == ELOOP) {
+      return absl::PermissionDeniedError(
+          absl::StrCat(path, " is a symbolic link: remove it"));
+    }
+    return PosixError(errno, absl::StrCat("opening shared memory ", name));
+  }
+  struct stat stat;
+  if (fstat(fd.get(), &stat) != 0) {
+    return PosixError(errno, absl::StrCat("fstat of ", path));
+  }
+  if (!S_ISREG(stat.st_mode)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " is not a file of shared memory"));
+  }
+  if (stat.st_uid != geteuid() || (stat.st_mode & 077) != 0) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        path, " belongs to user ", stat.st_uid, " with mode ",
+        absl::Hex(stat.st_mode & 0777),
+        " (hexadecimal): it must be user ", geteuid(),
+        "'s, and nobody else may access it"));
+  }
+  return fd;
+}
+
+absl::Status UnlinkNamedMemory(absl::string_view name) {
+  if (absl::Status status = CheckMemoryName(name); !status.ok()) return status;
+  if (unlink(PathOf(name).c_str()) != 0) {
+    return PosixError(errno, absl::StrCat("removing shared memory ", name));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace ipc

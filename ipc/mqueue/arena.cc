@@ -1,0 +1,184 @@
+#include "ipc/mqueue/arena.h"
+
+#include <algorithm>
+
+namespace ipc::mqueue {
+namespace {
+
+constexpr uint32_t kNoHint = ~uint32_t{0};
+
+}  // namespace
+
+Arena::Arena(std::byte* segment, const Geometry& geometry)
+    : count_(geometry.block_count),
+      block_bytes_(geometry.block_bytes),
+      blocks_(segment + geometry.blocks_offset),
+      data_(segment + geometry.data_offset),
+      hints_(reinterpret_cast<Header*>(segment)->free_hints) {}
+
+// A PART of a run that is not in use any more is free: its head has moved on,
+// and never comes back to this generation.
+bool Arena::IsFree(BlockWord word) const {
+  if (word.state() == BlockState::kFree) return true;
+  if (word.state() != BlockState::kPart) return false;
+  if (word.head() >= count_) return true;
+  const BlockWord head = Load(word.head());
+  return !head.IsInUse() || head.generation() != word.generation();
+}
+
+bool Arena::Allocate(Participant self, uint64_t bytes, BlockName* block) {
+  const uint32_t blocks = static_cast<uint32_t>(
+      std::max<uint64_t>((bytes + block_bytes_ - 1) / block_bytes_, 1));
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    const uint32_t hint = TakeHint();
+    if (hint == kNoHint) break;
+    if (hint <= count_ - blocks && IsFree(Load(hint)) &&
+        TakeRun(self, hint, blocks, block)) {
+      return true;
+    }
+  }
+  // Relaxed: where to look first changes nothing but the time it takes.
+  uint32_t i = cursor_.load(std::memory_order_relaxed);
+  for (uint32_t seen = 0; seen < count_; ++seen, ++i) {
+    if (i > count_ - blocks) i = 0;
+    if (!IsFree(Load(i)) || !TakeRun(self, i, blocks, block)) continue;
+    cursor_.store(i + blocks, std::memory_order_relaxed);
+    return true;
+  }
+  return false;
+}
+
+// The head first, which names the owner of all, then the rest in order: of two
+// that want the same block, the one that has the later blocks goes on.
+bool Arena::TakeRun(Participant self, uint32_t first, uint32_t blocks,
+                    BlockName* block) {
+  for (uint32_t i = 1; i < blocks; ++i) {
+    if (!IsFree(Load(first + i))) return false;
+  }
+  const BlockWord seen = Load(first);
+  if (!IsFree(seen)) return false;
+  // Relaxed: the number alone matters, and it is published by the word.
+  const uint32_t generation =
+      header(first).generation.fetch_add(1, std::memory_order_relaxed) + 1;
+  const BlockWord mine = BlockWord::Of(BlockState::kLoaned, generation, self);
+  if (!Change(first, seen, mine)) return false;
+  for (uint32_t i = 1; i < blocks; ++i) {
+    const BlockWord part = Load(first + i);
+    if (!IsFree(part) ||
+        !Change(first + i, part, BlockWord::PartOf(first, generation))) {
+      Change(first, mine, BlockWord::Of(BlockState::kFree, generation));
+      return false;
+    }
+  }
+  *block = {first, generation};
+  return true;
+}
+
+void Arena::Describe(BlockName block, uint64_t length, uint16_t type,
+                     uint16_t lane) {
+  BlockHeader& h = header(block.index);
+  h.length = length;
+  h.type = type;
+  h.lane = lane;
+}
+
+Arena::Message Arena::Contents(BlockName block) const {
+  // Loaded once (volatile): a hostile peer may change it after the check.
+  const volatile BlockHeader& h = header(block.index);
+  const uint64_t length = h.length;
+  const uint16_t type = h.type;
+  if (length > uint64_t{count_ - block.index} * block_bytes_) return {{}, 0};
+  return {{data(block), length}, type};
+}
+
+bool Arena::Enqueue(Participant self, BlockName block) {
+  return Change(block,
+                BlockWord::Of(BlockState::kLoaned, block.generation, self),
+                BlockWord::Of(BlockState::kQueued, block.generation));
+}
+
+bool Arena::Hold(Participant self, BlockName block) {
+  return Change(block, BlockWord::Of(BlockState::kQueued, block.generation),
+                BlockWord::Of(BlockState::kHeld, block.generation, self));
+}
+
+bool Arena::Requeue(Participant dead, BlockName block) {
+  return Change(block, BlockWord::Of(BlockState::kHeld, block.generation, dead),
+                BlockWord::Of(BlockState::kQueued, block.generation));
+}
+
+bool Arena::GiveBack(Participant self, BlockName block) {
+  return Change(block, BlockWord::Of(BlockState::kHeld, block.generation, self),
+                BlockWord::Of(BlockState::kRedeliver, block.generation));
+}
+
+bool Arena::Free(BlockName block, BlockWord from) {
+  if (!Change(block, from,
+              BlockWord::Of(BlockState::kFree, block.generation))) {
+    return false;
+  }
+  PutHint(block.index);
+  return true;
+}
+
+bool Arena::FreeQueued(BlockName block) {
+  return Free(block, BlockWord::Of(BlockState::kQueued, block.generation));
+}
+
+bool Arena::FreeLoaned(Participant self, BlockName block) {
+  return Free(block,
+              BlockWord::Of(BlockState::kLoaned, block.generation, self));
+}
+
+bool Arena::FreeHeld(Participant self, BlockName block) {
+  return Free(block, BlockWord::Of(BlockState::kHeld, block.generation, self));
+}
+
+bool Arena::TakeReturned(Participant self, BlockName* block) {
+  for (uint32_t i = 0; i < count_; ++i) {
+    const BlockWord word = Load(i);
+    if (word.state() != BlockState::kRedeliver) continue;
+    if (!Change(i, word,
+                BlockWord::Of(BlockState::kHeld, word.generation(), self))) {
+      continue;
+    }
+    *block = {i, word.generation()};
+    return true;
+  }
+  return false;
+}
+
+void Arena::Sweep(Participant dead, bool explicit_ack, ParticipantTable table) {
+  for (uint32_t i = 0; i < count_; ++i) {
+    const BlockWord word = Load(i);
+    if (!word.IsOwnedBy(dead)) continue;
+    // As in SlotRing::Sweep: the word has only the low bits of the epoch.
+    if (!table.IsMarkedDead(dead)) return;
+    const bool redeliver = explicit_ack && word.state() == BlockState::kHeld;
+    Change(i, word,
+           BlockWord::Of(redeliver ? BlockState::kRedeliver : BlockState::kFree,
+                         word.generation()));
+  }
+}
+
+// A hint lost or given twice costs only time, so both sides go without a loop:
+// each process goes its own way round the array, and whoever frees overwrites.
+uint32_t Arena::TakeHint() {
+  for (uint32_t i = 0; i < kFreeHints; ++i) {
+    // Relaxed, also below: the block's word, which is CASed next, decides.
+    if (hints_[i].load(std::memory_order_relaxed) == 0) continue;
+    const uint32_t hint = hints_[i].exchange(0, std::memory_order_relaxed);
+    if (hint != 0 && hint <= count_) return hint - 1;
+  }
+  return kNoHint;
+}
+
+void Arena::PutHint(uint32_t index) {
+  for (uint32_t i = 0; i < kFreeHints; ++i) {
+    if (hints_[i].load(std::memory_order_relaxed) != 0) continue;
+    hints_[i].store(index + 1, std::memory_order_relaxed);
+    return;
+  }
+}
+
+}  // namespace ipc::mqueue

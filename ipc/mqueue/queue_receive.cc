@@ -1,0 +1,360 @@
+// The receiving side of a queue, acknowledgement, and Join.
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "ipc/mqueue/queue_core.h"
+
+namespace ipc::mqueue {
+namespace {
+
+Participant OwnerOf(const MessageMemory& memory) {
+  return {memory.owner[0], memory.owner[1]};
+}
+BlockName BlockOf(const MessageMemory& memory) {
+  return {memory.block[0], memory.block[1]};
+}
+
+void Forget(MessageMemory* memory) {
+  memory->core = nullptr;
+  memory->data = nullptr;
+  memory->size = 0;
+}
+
+}  // namespace
+
+bool QueueCore::TakeReturned(Participant self, Taken* taken) {
+  std::atomic<uint64_t>& returned = header().shared.returned;
+  uint64_t version = returned.load();
+  if ((version & 1) == 0) return false;
+  BlockName block;
+  if (arena.TakeReturned(self, &block)) {
+    *taken = {.self = self, .in_block = true, .block = block,
+              .redelivered = true};
+    // Relaxed: a statistic orders nothing.
+    header().counts.redelivered.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
+  // Nothing left. Fails if more came while we looked.
+  returned.compare_exchange_strong(version, version & ~uint64_t{1});
+  return false;
+}
+
+QueueCore::Outcome QueueCore::TryTake(Participant self, Taken* taken,
+                                      Blocker* blocker) {
+  if (is_explicit() && TakeReturned(self, taken)) return Outcome::kOk;
+  size_t closed = 0;
+  for (uint32_t lane = geometry.lanes; lane-- > 0;) {
+    Claim claim;
+    switch (lanes[lane].BeginReceive(self, &claim)) {
+      case Outcome::kOk:
+        *taken = {.self = self,
+                  .has_slot = true,
+                  .lane = lane,
+                  .claim = claim,
+                  .redelivered = claim.redelivered};
+        return Outcome::kOk;
+      case Outcome::kWouldBlock:
+        if (claim.word.IsOwned()) {
+          *blocker = {.kind = Blocker::kSlot, .lane = lane, .claim = claim};
+        }
+        break;
+      case Outcome::kClosed:
+        ++closed;
+        break;
+      case Outcome::kCorrupt:
+        return Outcome::kCorrupt;
+    }
+  }
+  if (closed < geometry.lanes) return Outcome::kWouldBlock;
+  if (!is_explicit()) return Outcome::kClosed;
+  // What others have not acknowledged may come back. What we have not, nobody
+  // else will tell us about.
+  if (IsHeldByOthers(self, blocker)) return Outcome::kWouldBlock;
+  return TakeReturned(self, taken) ? Outcome::kOk : Outcome::kClosed;
+}
+
+bool QueueCore::IsHeldByOthers(Participant self, Blocker* blocker) const {
+  for (uint32_t i = 0; i < geometry.block_count; ++i) {
+    const BlockWord word = arena.Load(i);
+    if (word.state() != BlockState::kHeld || word.IsOwnedBy(self)) continue;
+    *blocker = {.kind = Blocker::kBlock, .owner = word.owner_index()};
+    return true;
+  }
+  return false;
+}
+
+absl::Status QueueCore::Take(absl::Duration timeout, bool may_wait,
+                             Taken* taken) {
+  if (role == Role::kSend) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        Name("Receive from"), ": this end was opened for Role::kSend"));
+  }
+  const auto attempt = [&](Participant self, Blocker* blocker) {
+    return TryTake(self, taken, blocker);
+  };
+  absl::Status status;
+  if (may_wait) {
+    status = Await(Side::kReceive, timeout, attempt);
+  } else {
+    status = TryOnce(Side::kReceive, attempt);
+    if (absl::IsUnavailable(status) && poller != nullptr) {
+      // From here on whoever commits something makes the descriptor readable.
+      poller->Arm();
+      status = TryOnce(Side::kReceive, attempt);
+    }
+  }
+  if (!status.ok()) return status;
+  if (taken->has_slot) {
+    NotePeer(Side::kReceive, &lanes[taken->lane], taken->claim);
+  }
+  return Resolve(taken);
+}
+
+// Finds the message of a claim. DataLoss if there is none, and then the slot is
+// free again.
+absl::Status QueueCore::Resolve(Taken* taken) {
+  if (taken->has_slot) {
+    const SlotRing::Message message =
+        lanes[taken->lane].Contents(taken->claim);
+    taken->in_block = message.in_block;
+    taken->block = message.block;
+    taken->data = {const_cast<std::byte*>(message.data.data()),
+                   message.data.size()};
+    taken->type = message.type;
+  }
+  const bool held = taken->in_block && (!taken->has_slot ||
+                                        arena.Hold(taken->self, taken->block));
+  if (held) {
+    const Arena::Message message = arena.Contents(taken->block);
+    taken->data = message.data;
+    taken->type = message.type;
+  }
+  if (taken->data.data() != nullptr) return absl::OkStatus();
+  if (held) arena.FreeHeld(taken->self, taken->block);
+  if (taken->has_slot && !lanes[taken->lane].CommitReceive(taken->claim)) {
+    return Fenced(Side::kReceive);
+  }
+  return absl::DataLossError(absl::StrCat(
+      Name("Receive from"),
+      ": dropped a message that a peer has damaged: its length or its block is "
+      "not what it can be"));
+}
+
+// Until this our death would pass the message on; with automatic
+// acknowledgement it is ours alone from here on.
+absl::Status QueueCore::CommitSlot(const Taken& taken) {
+  if (!taken.has_slot || lanes[taken.lane].CommitReceive(taken.claim)) {
+    return absl::OkStatus();
+  }
+  return Fenced(Side::kReceive);
+}
+
+// After the message was copied by a plain Receive.
+absl::Status QueueCore::FinishCopied(const Taken& taken) {
+  if (absl::Status status = CommitSlot(taken); !status.ok()) return status;
+  if (!taken.in_block) return absl::OkStatus();
+  if (is_explicit()) {
+    const std::lock_guard<std::mutex> guard(unacked_lock_);
+    unacked_.push_back({taken.block, taken.self});
+    return absl::OkStatus();
+  }
+  if (arena.FreeHeld(taken.self, taken.block)) lanes[taken.lane].RingForRoom();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> QueueCore::FinishAsString(const Taken& taken) {
+  std::string message(reinterpret_cast<const char*>(taken.data.data()),
+                      taken.data.size());
+  if (absl::Status status = FinishCopied(taken); !status.ok()) return status;
+  return message;
+}
+
+absl::StatusOr<size_t> QueueCore::FinishInto(const Taken& taken,
+                                             absl::Span<std::byte> buffer) {
+  const size_t size = taken.data.size();
+  if (size > buffer.size()) {
+    bool back;
+    if (!taken.has_slot) {
+      back = arena.GiveBack(taken.self, taken.block);
+      AnnounceReturned();
+    } else {
+      // As the reaper would do it: the block first.
+      if (taken.in_block) arena.Requeue(taken.self, taken.block);
+      back = lanes[taken.lane].PutBack(taken.claim);
+      RingReceivers();
+    }
+    if (!back) return Fenced(Side::kReceive);
+    return absl::InvalidArgumentError(absl::StrCat(
+        Name("Receive from"), ": message of ", size, " bytes, buffer of ",
+        buffer.size(),
+        ": pass one of max_message_bytes(); the message is still there"));
+  }
+  if (size != 0) std::memcpy(buffer.data(), taken.data.data(), size);
+  if (absl::Status status = FinishCopied(taken); !status.ok()) return status;
+  return size;
+}
+
+absl::StatusOr<Message> QueueCore::FinishAsMessage(const Taken& taken) {
+  Message message;
+  MessageMemory& memory = message.memory_;
+  memory.size = taken.data.size();
+  if (taken.in_block) {
+    memory.data = const_cast<std::byte*>(taken.data.data());
+    memory.in_block = true;
+    memory.block[0] = taken.block.index;
+    memory.block[1] = taken.block.generation;
+    memory.owner[0] = taken.self.index;
+    memory.owner[1] = taken.self.epoch;
+  } else {
+    memory.data = memory.small.data();
+    std::memcpy(memory.data, taken.data.data(), memory.size);
+  }
+  message.type_ = taken.type;
+  message.redelivered_ = taken.redelivered;
+  // Without a core its destructor does nothing.
+  if (absl::Status status = CommitSlot(taken); !status.ok()) return status;
+  memory.core = this;
+  return message;
+}
+
+absl::StatusOr<std::vector<Message>> QueueCore::ReceiveBatch(
+    size_t max, absl::Duration timeout) {
+  if (max == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(Name("ReceiveBatch from"), ": max is 0"));
+  }
+  std::vector<Message> batch;
+  while (batch.size() < max) {
+    Taken taken;
+    absl::Status status = Take(timeout, /*may_wait=*/batch.empty(), &taken);
+    absl::StatusOr<Message> message =
+        status.ok() ? FinishAsMessage(taken) : absl::StatusOr<Message>(status);
+    if (!message.ok()) {
+      if (batch.empty()) return message.status();
+      break;
+    }
+    batch.push_back(*std::move(message));
+  }
+  return batch;
+}
+
+absl::Status QueueCore::Ack(MessageMemory* memory) {
+  const MessageMemory& m = *memory;
+  absl::Status status;
+  if (m.in_block) {
+    if (arena.FreeHeld(OwnerOf(m), BlockOf(m))) {
+      lanes[0].RingForRoom();
+    } else {
+      status = Fenced(Side::kReceive);
+    }
+  }
+  Forget(memory);
+  return status;
+}
+
+absl::Status QueueCore::GiveBack(MessageMemory* memory) {
+  if (!is_explicit()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(Name("GiveBack to"),
+                     ": it acknowledges automatically; create it with "
+                     "Delivery::kExplicitAck"));
+  }
+  const bool back = arena.GiveBack(OwnerOf(*memory), BlockOf(*memory));
+  Forget(memory);
+  if (!back) return Fenced(Side::kReceive);
+  AnnounceReturned();
+  return absl::OkStatus();
+}
+
+void QueueCore::Drop(MessageMemory* memory) {
+  const MessageMemory& m = *memory;
+  if (m.in_block && attachment->IsSelf(OwnerOf(m))) {
+    if (is_explicit()) {
+      if (arena.GiveBack(OwnerOf(m), BlockOf(m))) AnnounceReturned();
+    } else if (arena.FreeHeld(OwnerOf(m), BlockOf(m))) {
+      lanes[0].RingForRoom();
+    }
+  }
+  Forget(memory);
+}
+
+absl::Status QueueCore::TaskDone() {
+  Unacked oldest;
+  {
+    const std::lock_guard<std::mutex> guard(unacked_lock_);
+    // What the parent of this forked child took is not ours to acknowledge.
+    while (!unacked_.empty() && !attachment->IsSelf(unacked_.front().self)) {
+      unacked_.pop_front();
+    }
+    if (unacked_.empty()) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          Name("TaskDone of"),
+          is_explicit() ? ": called more often than messages were received"
+                        : ": it acknowledges automatically; create it with "
+                          "Delivery::kExplicitAck"));
+    }
+    oldest = unacked_.front();
+    unacked_.pop_front();
+  }
+  if (!arena.FreeHeld(oldest.self, oldest.block)) {
+    return Fenced(Side::kReceive);
+  }
+  lanes[0].RingForRoom();
+  return absl::OkStatus();
+}
+
+template <typename IsDone>
+absl::Status QueueCore::AwaitDone(Deadline deadline, absl::Duration timeout,
+                                  IsDone is_done) {
+  Doorbell& bell = header().senders.joiners;
+  while (!is_done()) {
+    const uint32_t ticket = bell.Announce();
+    if (is_done()) break;
+    if (deadline.HasPassed()) {
+      return absl::DeadlineExceededError(
+          absl::StrCat(Name("Join of"), ": messages are still to be done after ",
+                       absl::FormatDuration(timeout)));
+    }
+    const Deadline tick = Deadline::After(park_tick);
+    if (!bell.Sleep(ticket, Deadline::Earlier(tick, deadline))) ReapAll();
+  }
+  return absl::OkStatus();
+}
+
+// One after the other: the message that slot i holds now, if any, is done with
+// once the slot is free or in another lap. With explicit acknowledgement it may
+// then be in a block, so these come after all slots; there it stays until it is
+// acknowledged, however often it is delivered.
+absl::Status QueueCore::Join(absl::Duration timeout) {
+  // ReapAll needs an attachment of this process.
+  if (auto self = attachment->Self(); !self.ok()) return self.status();
+  const Deadline deadline = Deadline::After(timeout);
+  for (const SlotRing& ring : lanes) {
+    for (uint32_t i = 0; i < geometry.slot_count; ++i) {
+      const uint32_t lap = ring.Load(i).lap();
+      absl::Status status = AwaitDone(deadline, timeout, [&] {
+        const SlotWord word = ring.Load(i);
+        return word.lap() != lap || (word.state() != SlotState::kReady &&
+                                     word.state() != SlotState::kReading &&
+                                     word.state() != SlotState::kRequeued);
+      });
+      if (!status.ok()) return status;
+    }
+  }
+  for (uint32_t i = 0; is_explicit() && i < geometry.block_count; ++i) {
+    const uint32_t generation = arena.Load(i).generation();
+    absl::Status status = AwaitDone(deadline, timeout, [&] {
+      const BlockWord word = arena.Load(i);
+      return word.generation() != generation ||
+             (word.state() != BlockState::kQueued &&
+              word.state() != BlockState::kHeld &&
+              word.state() != BlockState::kRedeliver);
+    });
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace ipc::mqueue

@@ -1,0 +1,303 @@
+// The sending side of a queue.
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "ipc/mqueue/queue_core.h"
+
+namespace ipc::mqueue {
+namespace {
+
+// Each round takes a message away, and others may send as fast.
+constexpr int kMaxDrops = 1 << 16;
+
+Participant OwnerOf(const MessageMemory& memory) {
+  return {memory.owner[0], memory.owner[1]};
+}
+BlockName BlockOf(const MessageMemory& memory) {
+  return {memory.block[0], memory.block[1]};
+}
+
+}  // namespace
+
+absl::Status QueueCore::CheckSend(size_t size, uint32_t lane) const {
+  if (role == Role::kReceive) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        Name("Send to"), ": this end was opened for Role::kReceive"));
+  }
+  if (size > geometry.message_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        Name("Send to"), ": message of ", size, " bytes, at most ",
+        geometry.message_bytes,
+        " fit: create the queue with a larger Options::message_bytes"));
+  }
+  if (lane >= geometry.lanes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        Name("Send to"), ": priority ", lane, ", but the queue has only ",
+        geometry.lanes,
+        ": create it with larger Options::priorities"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status QueueCore::Full(uint32_t lane) const {
+  return absl::ResourceExhaustedError(absl::StrCat(
+      Name("Send to"), ": all ", geometry.slot_count, " slots of priority ",
+      lane,
+      geometry.block_count > 0 ? ", or the arena, are full" : " are full",
+      ": receive, wait, or create it with a larger Options::slots",
+      geometry.block_count > 0 ? " or arena_bytes" : ""));
+}
+
+// What the full policy makes of an attempt that would block. `*dropped` says
+// that the message is not to be sent although nothing went wrong.
+template <typename Attempt>
+absl::Status QueueCore::WithPolicy(uint32_t lane, absl::Duration timeout,
+                                   bool may_wait, bool* dropped,
+                                   Attempt attempt) {
+  const auto policy = static_cast<FullPolicy>(geometry.full_policy);
+  *dropped = false;
+  if (policy == FullPolicy::kBlock && may_wait) {
+    absl::Status status = TryOnce(Side::kSend, attempt);
+    if (!absl::IsUnavailable(status)) return status;
+    // Only those who have to wait read the clock.
+    const absl::Time start = absl::Now();
+    status = Await(Side::kSend, timeout, attempt);
+    // Relaxed: a statistic orders nothing.
+    header().counts.blocked_ns.fetch_add(
+        static_cast<uint64_t>(absl::ToInt64Nanoseconds(
+            std::max(absl::Now() - start, absl::ZeroDuration()))),
+        std::memory_order_relaxed);
+    return status;
+  }
+  absl::Status status = TryOnce(Side::kSend, attempt);
+  if (policy == FullPolicy::kOverwriteOldest) {
+    for (int i = 0; absl::IsUnavailable(status) && i < kMaxDrops; ++i) {
+      if (!DropOldest(lane)) break;
+      status = TryOnce(Side::kSend, attempt);
+    }
+  }
+  if (!absl::IsUnavailable(status)) return status;
+  if (policy == FullPolicy::kBlock || policy == FullPolicy::kFail) {
+    return Full(lane);
+  }
+  *dropped = true;
+  header().counts.refused.fetch_add(1, std::memory_order_relaxed);
+  return absl::OkStatus();
+}
+
+// Receives a message to nobody: of the same lane, else of one below.
+bool QueueCore::DropOldest(uint32_t lane) {
+  absl::StatusOr<Participant> self = attachment->Self();
+  if (!self.ok()) return false;
+  for (uint32_t n = 0; n <= lane; ++n) {
+    Taken taken = {.self = *self, .has_slot = true, .lane = lane - n};
+    if (lanes[taken.lane].BeginReceive(*self, &taken.claim) != Outcome::kOk) {
+      continue;
+    }
+    // A message that cannot be read is dropped just as well.
+    if (Resolve(&taken).ok() && CommitSlot(taken).ok() && taken.in_block) {
+      arena.FreeHeld(taken.self, taken.block);
+    }
+    // Relaxed: a statistic orders nothing.
+    header().counts.overwritten.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
+  return false;
+}
+
+absl::Status QueueCore::ClaimSlot(const SendOptions& options, bool may_wait,
+                                  bool* dropped, Claim* claim) {
+  SlotRing& ring = lanes[options.priority];
+  absl::Status status = WithPolicy(
+      options.priority, options.timeout, may_wait, dropped,
+      [&](Participant self, Blocker* blocker) {
+        const Outcome outcome = ring.BeginSend(self, claim);
+        if (outcome == Outcome::kWouldBlock) {
+          *blocker = {.kind = Blocker::kSlot,
+                      .lane = options.priority,
+                      .claim = *claim};
+        }
+        return outcome;
+      });
+  if (status.ok() && !*dropped) NotePeer(Side::kSend, &ring, *claim);
+  return status;
+}
+
+absl::Status QueueCore::ClaimBlock(size_t bytes, uint32_t lane,
+                                   absl::Duration timeout, bool may_wait,
+                                   bool* dropped, BlockName* block,
+                                   Participant* owner) {
+  return WithPolicy(lane, timeout, may_wait, dropped,
+                    [&](Participant self, Blocker*) {
+                      if (lanes[lane].IsClosed()) return Outcome::kClosed;
+                      *owner = self;
+                      return arena.Allocate(self, bytes, block)
+                                 ? Outcome::kOk
+                                 : Outcome::kWouldBlock;
+                    });
+}
+
+void QueueCore::NoteDepth(uint32_t lane, uint64_t position) {
+  if (position % 8 != 0) return;
+  const uint64_t head = lanes[lane].head();
+  const uint64_t depth =
+      std::min<uint64_t>(position + 8 - std::min(head, position + 8),
+                         geometry.slot_count);
+  // Relaxed throughout: a statistic orders nothing.
+  if (depth <= high_water_seen_.load(std::memory_order_relaxed)) return;
+  std::atomic<uint64_t>& high_water = header().counts.high_water;
+  uint64_t seen = high_water.load(std::memory_order_relaxed);
+  while (seen < depth && !high_water.compare_exchange_weak(
+                             seen, depth, std::memory_order_relaxed)) {
+  }
+  high_water_seen_.store(std::max(seen, depth), std::memory_order_relaxed);
+}
+
+absl::Status QueueCore::Send(absl::Span<const std::byte> message,
+                             const SendOptions& options, bool may_wait) {
+  if (absl::Status status = CheckSend(message.size(), options.priority);
+      !status.ok()) {
+    return status;
+  }
+  bool dropped = false;
+  if (!is_explicit() && message.size() <= geometry.inline_bytes) {
+    Claim claim;
+    absl::Status status = ClaimSlot(options, may_wait, &dropped, &claim);
+    if (!status.ok() || dropped) return status;
+    SlotRing& ring = lanes[options.priority];
+    ring.Fill(claim, message, options.type);
+    if (!ring.CommitSend(claim)) return Fenced(Side::kSend);
+    RingReceivers();
+    NoteDepth(options.priority, claim.position);
+    return absl::OkStatus();
+  }
+  const Deadline deadline = Deadline::After(options.timeout);
+  BlockName block;
+  Participant owner;
+  absl::Status status =
+      ClaimBlock(message.size(), options.priority, options.timeout, may_wait,
+                 &dropped, &block, &owner);
+  if (!status.ok() || dropped) return status;
+  if (!message.empty()) {
+    std::memcpy(arena.data(block), message.data(), message.size());
+  }
+  SendOptions rest = options;
+  if (!deadline.is_infinite()) rest.timeout = deadline.Remaining();
+  bool consumed = false;
+  status = SendBlock(block, owner, message.size(), rest, may_wait, &consumed);
+  if (!consumed && arena.FreeLoaned(owner, block)) {
+    lanes[options.priority].RingForRoom();
+  }
+  return status;
+}
+
+// `*consumed` says that the block is not the caller's any more.
+absl::Status QueueCore::SendBlock(BlockName block, Participant owner,
+                                  size_t size, const SendOptions& options,
+                                  bool may_wait, bool* consumed) {
+  bool dropped = false;
+  Claim claim;
+  absl::Status status = ClaimSlot(options, may_wait, &dropped, &claim);
+  if (!status.ok() || dropped) return status;
+  SlotRing& ring = lanes[options.priority];
+  arena.Describe(block, size, options.type,
+                 static_cast<uint16_t>(options.priority));
+  ring.FillName(claim, block);
+  *consumed = true;
+  // From QUEUED on the block is the slot's: if we die now, the reaper of the
+  // slot frees it.
+  const bool enqueued = arena.Enqueue(owner, block);
+  // Also when the block was taken away but not the slot, as only a rogue does:
+  // the receiver drops it, and the queue goes on.
+  const bool committed = ring.CommitSend(claim);
+  if (!enqueued || !committed) {
+    if (!committed) arena.FreeQueued(block);
+    return Fenced(Side::kSend);
+  }
+  RingReceivers();
+  NoteDepth(options.priority, claim.position);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Loan> QueueCore::Lend(size_t bytes, absl::Duration timeout,
+                                     bool may_wait) {
+  if (absl::Status status = CheckSend(bytes, 0); !status.ok()) return status;
+  Loan loan;
+  MessageMemory& memory = loan.memory_;
+  if (!is_explicit() && bytes <= geometry.inline_bytes) {
+    memory.core = this;
+    memory.data = memory.small.data();
+    memory.size = bytes;
+    return loan;
+  }
+  BlockName block;
+  Participant owner;
+  const auto attempt = [&](Participant self, Blocker*) {
+    if (lanes[0].IsClosed()) return Outcome::kClosed;
+    owner = self;
+    return arena.Allocate(self, bytes, &block) ? Outcome::kOk
+                                               : Outcome::kWouldBlock;
+  };
+  absl::Status status = may_wait ? Await(Side::kSend, timeout, attempt)
+                                 : TryOnce(Side::kSend, attempt);
+  if (absl::IsUnavailable(status)) return Full(0);
+  if (!status.ok()) return status;
+  memory.core = this;
+  memory.data = arena.data(block);
+  memory.size = bytes;
+  memory.in_block = true;
+  memory.block[0] = block.index;
+  memory.block[1] = block.generation;
+  memory.owner[0] = owner.index;
+  memory.owner[1] = owner.epoch;
+  return loan;
+}
+
+absl::Status QueueCore::SendLoan(Loan* loan, const SendOptions& options) {
+  MessageMemory& memory = loan->memory_;
+  if (memory.core != this) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        Name("Send to"),
+        memory.core == nullptr ? ": the loan was sent already, or moved from"
+                               : ": the loan is another queue's"));
+  }
+  absl::Status status;
+  bool consumed = false;
+  if (!memory.in_block) {
+    status = Send(loan->data(), options, true);
+    consumed = status.ok();
+  } else {
+    if (status = CheckSend(memory.size, options.priority); !status.ok()) {
+      return status;
+    }
+    if (!attachment->IsSelf(OwnerOf(memory))) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          Name("Send to"), ": the loan belongs to the parent process"));
+    }
+    status = SendBlock(BlockOf(memory), OwnerOf(memory), memory.size, options,
+                       true, &consumed);
+    // Dropped by the full policy: it is as if it had been sent.
+    if (status.ok() && !consumed) Unlend(&memory);
+  }
+  if (consumed) {
+    memory.core = nullptr;
+    memory.data = nullptr;
+    memory.size = 0;
+  }
+  return status;
+}
+
+void QueueCore::Unlend(MessageMemory* memory) {
+  if (memory->in_block && attachment->IsSelf(OwnerOf(*memory)) &&
+      arena.FreeLoaned(OwnerOf(*memory), BlockOf(*memory))) {
+    lanes[0].RingForRoom();
+  }
+  memory->core = nullptr;
+  memory->data = nullptr;
+  memory->size = 0;
+}
+
+}  // namespace ipc::mqueue
