@@ -59,6 +59,15 @@ absl::StatusOr<UniqueFd> CreateMemory(absl::string_view name, size_t size) {
   return fd;
 }
 
+namespace {
+
+bool IsInDevShm(const struct stat& file) {
+  struct stat directory;
+  return stat("/dev/shm", &directory) == 0 && directory.st_dev == file.st_dev;
+}
+
+}  // namespace
+
 absl::StatusOr<size_t> SizeOfMemory(int fd) {
   struct stat stat;
   if (fstat(fd, &stat) != 0) {
@@ -69,8 +78,9 @@ absl::StatusOr<size_t> SizeOfMemory(int fd) {
         absl::StrCat("fd ", fd, " is not shared memory"));
   }
   const int seals = fcntl(fd, F_GET_SEALS);
-  // A file that takes no seals (EINVAL) is a named one.
-  if (seals >= 0 && (seals & F_SEAL_SHRINK) == 0) {
+  // A file of a file system takes no seals: EINVAL, or on tmpfs F_SEAL_SEAL,
+  // as a memfd that was made without them, which is on no mounted one.
+  if (seals >= 0 && (seals & F_SEAL_SHRINK) == 0 && !IsInDevShm(stat)) {
     return absl::FailedPreconditionError(
         absl::StrCat("the size of fd ", fd,
                      " is not sealed: create it by CreateMemory or seal it "

@@ -59,6 +59,7 @@ absl::StatusOr<UniqueFd> CreateMemory(absl::string_view name, size_t size);
 
 // The size in bytes of the file behind `fd`. FailedPrecondition if it is an
 // anonymous file whose size is not sealed: its owner could shrink it under us.
+// (That of a named one can, too; see named_memory.h for who that is.)
 absl::StatusOr<size_t> SizeOfMemory(int fd);
 
 // Owns a MAP_SHARED mapping from offset 0. Move-only; unmaps when destroyed.

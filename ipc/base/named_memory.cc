@@ -32,7 +32,8 @@ absl::Status CheckMemoryName(absl::string_view name) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(
-      "\"", name, "\" is no name of shared memory: take 1 to 254 bytes without "
+      "\"", name,
+      "\" is no name of shared memory: take 1 to 254 bytes without "
       "a slash"));
 }
 
@@ -88,9 +89,8 @@ absl::StatusOr<UniqueFd> OpenNamedMemory(absl::string_view name) {
   if (stat.st_uid != geteuid() || (stat.st_mode & 077) != 0) {
     return absl::PermissionDeniedError(absl::StrCat(
         path, " belongs to user ", stat.st_uid, " with mode ",
-        absl::Hex(stat.st_mode & 0777),
-        " (hexadecimal): it must be user ", geteuid(),
-        "'s, and nobody else may access it"));
+        absl::Hex(stat.st_mode & 0777), " (hexadecimal): it must be user ",
+        geteuid(), "'s, and nobody else may access it"));
   }
   return fd;
 }

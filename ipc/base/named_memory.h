@@ -1,5 +1,5 @@
-// Named shared memory, for processes of one user that share no descriptor: files
-// in /dev/shm, as shm_open(3) and Python's SharedMemory have them.
+// Named shared memory, for processes of one user that share no descriptor:
+// files in /dev/shm, as shm_open(3) and Python's SharedMemory have them.
 //
 //   absl::StatusOr<UniqueFd> fd = CreateUnnamedFile(size);
 //   ... fill it ...

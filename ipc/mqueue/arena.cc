@@ -26,24 +26,31 @@ bool Arena::IsFree(BlockWord word) const {
   return !head.IsInUse() || head.generation() != word.generation();
 }
 
+// At first at multiples of the length, which keeps runs of one length from
+// leaving gaps too short for another, then anywhere.
 bool Arena::Allocate(Participant self, uint64_t bytes, BlockName* block) {
   const uint32_t blocks = static_cast<uint32_t>(
       std::max<uint64_t>((bytes + block_bytes_ - 1) / block_bytes_, 1));
   for (int attempt = 0; attempt < 2; ++attempt) {
     const uint32_t hint = TakeHint();
     if (hint == kNoHint) break;
-    if (hint <= count_ - blocks && IsFree(Load(hint)) &&
+    if (hint % blocks == 0 && hint <= count_ - blocks &&
         TakeRun(self, hint, blocks, block)) {
       return true;
     }
   }
+  const uint32_t aligned = count_ / blocks;
   // Relaxed: where to look first changes nothing but the time it takes.
-  uint32_t i = cursor_.load(std::memory_order_relaxed);
-  for (uint32_t seen = 0; seen < count_; ++seen, ++i) {
-    if (i > count_ - blocks) i = 0;
-    if (!IsFree(Load(i)) || !TakeRun(self, i, blocks, block)) continue;
-    cursor_.store(i + blocks, std::memory_order_relaxed);
+  uint32_t n = cursor_.load(std::memory_order_relaxed) / blocks;
+  for (uint32_t seen = 0; seen < aligned; ++seen, ++n) {
+    if (n >= aligned) n = 0;
+    if (!TakeRun(self, n * blocks, blocks, block)) continue;
+    cursor_.store((n + 1) * blocks, std::memory_order_relaxed);
     return true;
+  }
+  if (blocks == 1) return false;
+  for (uint32_t i = 0; i <= count_ - blocks; ++i) {
+    if (TakeRun(self, i, blocks, block)) return true;
   }
   return false;
 }
@@ -52,11 +59,11 @@ bool Arena::Allocate(Participant self, uint64_t bytes, BlockName* block) {
 // that want the same block, the one that has the later blocks goes on.
 bool Arena::TakeRun(Participant self, uint32_t first, uint32_t blocks,
                     BlockName* block) {
+  const BlockWord seen = Load(first);
+  if (!IsFree(seen)) return false;
   for (uint32_t i = 1; i < blocks; ++i) {
     if (!IsFree(Load(first + i))) return false;
   }
-  const BlockWord seen = Load(first);
-  if (!IsFree(seen)) return false;
   // Relaxed: the number alone matters, and it is published by the word.
   const uint32_t generation =
       header(first).generation.fetch_add(1, std::memory_order_relaxed) + 1;

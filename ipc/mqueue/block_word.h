@@ -15,11 +15,11 @@
 // one CAS.
 //
 //   FREE, or PART of none -CAS sender---> LOANED(me)  under a new generation
-//   LOANED(me)            -CAS----------> QUEUED      its slot becomes READY next
-//   QUEUED                -CAS receiver-> HELD(me)    its slot is READING(me)
-//   HELD(me)              -CAS----------> FREE        acked, or merely released
-//   HELD(me)              -CAS----------> REDELIVER   given back (explicit ack)
-//   REDELIVER             -CAS receiver-> HELD(me)
+//   LOANED(me)            -CAS----------> QUEUED      its slot becomes READY
+//   next QUEUED                -CAS receiver-> HELD(me)    its slot is
+//   READING(me) HELD(me)              -CAS----------> FREE        acked, or
+//   merely released HELD(me)              -CAS----------> REDELIVER   given
+//   back (explicit ack) REDELIVER             -CAS receiver-> HELD(me)
 //   LOANED(me)            -CAS----------> FREE        a loan not sent
 // and when the owner is dead, by a reaper, slots before blocks:
 //   slot WRITING(dead): QUEUED      -> FREE           then the slot -> SKIP
@@ -28,8 +28,8 @@
 //   HELD(dead)   -> FREE, or with explicit ack REDELIVER
 //
 // Each allocation has a generation of its own (BlockHeader::generation), so
-// whoever kept {block, generation}, in a slot or in a register, can tell whether
-// it is still what was meant. All zero is FREE.
+// whoever kept {block, generation}, in a slot or in a register, can tell
+// whether it is still what was meant. All zero is FREE.
 #ifndef IPC_MQUEUE_BLOCK_WORD_H_
 #define IPC_MQUEUE_BLOCK_WORD_H_
 
@@ -61,11 +61,11 @@ class BlockWord {
   }
   static constexpr BlockWord Of(BlockState state, uint32_t generation,
                                 Participant owner) {
-    return BlockWord(Of(state, generation).bits_ |
-                     ((uint64_t{owner.epoch} << SlotWord::kIndexBits |
-                       owner.index) &
-                      kMiddleMask)
-                         << SlotWord::kStateBits);
+    return BlockWord(
+        Of(state, generation).bits_ |
+        ((uint64_t{owner.epoch} << SlotWord::kIndexBits | owner.index) &
+         kMiddleMask)
+            << SlotWord::kStateBits);
   }
   static constexpr BlockWord PartOf(uint32_t head, uint32_t generation) {
     return BlockWord(Of(BlockState::kPart, generation).bits_ |

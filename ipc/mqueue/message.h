@@ -16,8 +16,8 @@
 // with or, with explicit acknowledgement and no Ack, for another delivery.
 //
 // Lifetime: neither may outlive the Queue it came from (moving the Queue is
-// fine). In a child forked meanwhile they are the parent's: the child may read a
-// Message, and its destructor there does nothing.
+// fine). In a child forked meanwhile they are the parent's: the child may read
+// a Message, and its destructor there does nothing.
 //
 // Thread safety: as of a std::string; different ones by different threads.
 #ifndef IPC_MQUEUE_MESSAGE_H_

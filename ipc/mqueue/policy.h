@@ -7,8 +7,8 @@
 
 namespace ipc::mqueue {
 
-// What Send does when the queue is full: all slots of the priority are taken, or
-// the arena has no room for the message.
+// What Send does when the queue is full: all slots of the priority are taken,
+// or the arena has no room for the message.
 enum class FullPolicy : uint32_t {
   kBlock = 0,  // waits for a receiver, up to its time-out
   kFail = 1,   // ResourceExhausted at once, as TrySend
@@ -23,7 +23,8 @@ enum class FullPolicy : uint32_t {
 enum class Delivery : uint32_t {
   // As soon as it is received: delivered at most once.
   kAutoAck = 0,
-  // When its receiver says so (Message::Ack, TaskDone): delivered at least once.
+  // When its receiver says so (Message::Ack, TaskDone): delivered at least
+  // once.
   kExplicitAck = 1,
 };
 

@@ -1,17 +1,18 @@
 // A descriptor for poll and epoll that is readable when a queue may have a
 // message, made of what every process that has the segment can reach: whoever
-// commits a message while `armed` is not 0 writes a byte into the segment's file,
-// and inotify(7) tells all who watch the file (IN_MODIFY). No descriptor has to
-// be handed to the senders, nor do they have to know each other.
+// commits a message while `armed` is not 0 writes a byte into the segment's
+// file, and inotify(7) tells all who watch the file (IN_MODIFY). No descriptor
+// has to be handed to the senders, nor do they have to know each other.
 //
 //   // The side that polls:                // The side that commits:
 //   poller.Arm();                          commit();
 //   if (!may_receive()) poll(fd);          poller.Poke();   // if armed
-//   // When readable: receive; when there is nothing left: Arm() and look again.
+//   // When readable: receive; when there is nothing left: Arm() and look
+//   again.
 //
-// Either the poller sees the commit, or the committer sees `armed`: it takes one
-// total order of these four, so all are seq_cst. `armed` is a ticket, and is
-// cleared after the write and only if it is still the one that was seen: the
+// Either the poller sees the commit, or the committer sees `armed`: it takes
+// one total order of these four, so all are seq_cst. `armed` is a ticket, and
+// is cleared after the write and only if it is still the one that was seen: the
 // poller loses no arming, and one killed before its write has cleared nothing.
 // One killed before Poke is found by the tick: a timer in the same descriptor.
 //

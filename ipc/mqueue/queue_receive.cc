@@ -30,8 +30,8 @@ bool QueueCore::TakeReturned(Participant self, Taken* taken) {
   if ((version & 1) == 0) return false;
   BlockName block;
   if (arena.TakeReturned(self, &block)) {
-    *taken = {.self = self, .in_block = true, .block = block,
-              .redelivered = true};
+    *taken = {
+        .self = self, .in_block = true, .block = block, .redelivered = true};
     // Relaxed: a statistic orders nothing.
     header().counts.redelivered.fetch_add(1, std::memory_order_relaxed);
     return true;
@@ -116,16 +116,15 @@ absl::Status QueueCore::Take(absl::Duration timeout, bool may_wait,
 // free again.
 absl::Status QueueCore::Resolve(Taken* taken) {
   if (taken->has_slot) {
-    const SlotRing::Message message =
-        lanes[taken->lane].Contents(taken->claim);
+    const SlotRing::Message message = lanes[taken->lane].Contents(taken->claim);
     taken->in_block = message.in_block;
     taken->block = message.block;
     taken->data = {const_cast<std::byte*>(message.data.data()),
                    message.data.size()};
     taken->type = message.type;
   }
-  const bool held = taken->in_block && (!taken->has_slot ||
-                                        arena.Hold(taken->self, taken->block));
+  const bool held = taken->in_block &&
+                    (!taken->has_slot || arena.Hold(taken->self, taken->block));
   if (held) {
     const Arena::Message message = arena.Contents(taken->block);
     taken->data = message.data;
@@ -313,9 +312,9 @@ absl::Status QueueCore::AwaitDone(Deadline deadline, absl::Duration timeout,
     const uint32_t ticket = bell.Announce();
     if (is_done()) break;
     if (deadline.HasPassed()) {
-      return absl::DeadlineExceededError(
-          absl::StrCat(Name("Join of"), ": messages are still to be done after ",
-                       absl::FormatDuration(timeout)));
+      return absl::DeadlineExceededError(absl::StrCat(
+          Name("Join of"), ": messages are still to be done after ",
+          absl::FormatDuration(timeout)));
     }
     const Deadline tick = Deadline::After(park_tick);
     if (!bell.Sleep(ticket, Deadline::Earlier(tick, deadline))) ReapAll();

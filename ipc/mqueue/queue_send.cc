@@ -36,8 +36,7 @@ absl::Status QueueCore::CheckSend(size_t size, uint32_t lane) const {
   if (lane >= geometry.lanes) {
     return absl::InvalidArgumentError(absl::StrCat(
         Name("Send to"), ": priority ", lane, ", but the queue has only ",
-        geometry.lanes,
-        ": create it with larger Options::priorities"));
+        geometry.lanes, ": create it with larger Options::priorities"));
   }
   return absl::OkStatus();
 }
@@ -45,8 +44,7 @@ absl::Status QueueCore::CheckSend(size_t size, uint32_t lane) const {
 absl::Status QueueCore::Full(uint32_t lane) const {
   return absl::ResourceExhaustedError(absl::StrCat(
       Name("Send to"), ": all ", geometry.slot_count, " slots of priority ",
-      lane,
-      geometry.block_count > 0 ? ", or the arena, are full" : " are full",
+      lane, geometry.block_count > 0 ? ", or the arena, are full" : " are full",
       ": receive, wait, or create it with a larger Options::slots",
       geometry.block_count > 0 ? " or arena_bytes" : ""));
 }
@@ -111,17 +109,17 @@ bool QueueCore::DropOldest(uint32_t lane) {
 absl::Status QueueCore::ClaimSlot(const SendOptions& options, bool may_wait,
                                   bool* dropped, Claim* claim) {
   SlotRing& ring = lanes[options.priority];
-  absl::Status status = WithPolicy(
-      options.priority, options.timeout, may_wait, dropped,
-      [&](Participant self, Blocker* blocker) {
-        const Outcome outcome = ring.BeginSend(self, claim);
-        if (outcome == Outcome::kWouldBlock) {
-          *blocker = {.kind = Blocker::kSlot,
-                      .lane = options.priority,
-                      .claim = *claim};
-        }
-        return outcome;
-      });
+  absl::Status status =
+      WithPolicy(options.priority, options.timeout, may_wait, dropped,
+                 [&](Participant self, Blocker* blocker) {
+                   const Outcome outcome = ring.BeginSend(self, claim);
+                   if (outcome == Outcome::kWouldBlock) {
+                     *blocker = {.kind = Blocker::kSlot,
+                                 .lane = options.priority,
+                                 .claim = *claim};
+                   }
+                   return outcome;
+                 });
   if (status.ok() && !*dropped) NotePeer(Side::kSend, &ring, *claim);
   return status;
 }
@@ -130,22 +128,20 @@ absl::Status QueueCore::ClaimBlock(size_t bytes, uint32_t lane,
                                    absl::Duration timeout, bool may_wait,
                                    bool* dropped, BlockName* block,
                                    Participant* owner) {
-  return WithPolicy(lane, timeout, may_wait, dropped,
-                    [&](Participant self, Blocker*) {
-                      if (lanes[lane].IsClosed()) return Outcome::kClosed;
-                      *owner = self;
-                      return arena.Allocate(self, bytes, block)
-                                 ? Outcome::kOk
-                                 : Outcome::kWouldBlock;
-                    });
+  return WithPolicy(
+      lane, timeout, may_wait, dropped, [&](Participant self, Blocker*) {
+        if (lanes[lane].IsClosed()) return Outcome::kClosed;
+        *owner = self;
+        return arena.Allocate(self, bytes, block) ? Outcome::kOk
+                                                  : Outcome::kWouldBlock;
+      });
 }
 
 void QueueCore::NoteDepth(uint32_t lane, uint64_t position) {
   if (position % 8 != 0) return;
   const uint64_t head = lanes[lane].head();
-  const uint64_t depth =
-      std::min<uint64_t>(position + 8 - std::min(head, position + 8),
-                         geometry.slot_count);
+  const uint64_t depth = std::min<uint64_t>(
+      position + 8 - std::min(head, position + 8), geometry.slot_count);
   // Relaxed throughout: a statistic orders nothing.
   if (depth <= high_water_seen_.load(std::memory_order_relaxed)) return;
   std::atomic<uint64_t>& high_water = header().counts.high_water;
@@ -260,9 +256,9 @@ absl::Status QueueCore::SendLoan(Loan* loan, const SendOptions& options) {
   MessageMemory& memory = loan->memory_;
   if (memory.core != this) {
     return absl::InvalidArgumentError(absl::StrCat(
-        Name("Send to"),
-        memory.core == nullptr ? ": the loan was sent already, or moved from"
-                               : ": the loan is another queue's"));
+        Name("Send to"), memory.core == nullptr
+                             ? ": the loan was sent already, or moved from"
+                             : ": the loan is another queue's"));
   }
   absl::Status status;
   bool consumed = false;

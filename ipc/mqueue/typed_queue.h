@@ -11,8 +11,8 @@
 //   absl::StatusOr<Order> order = orders->Receive();
 //
 // T: see ipc/shm/shared_memory_safe.h and, for structs, LayoutId in
-// ipc/shm/layout.h. The segment carries a hash of T: an end with another type is
-// refused with FailedPrecondition.
+// ipc/shm/layout.h. The segment carries a hash of T: an end with another type
+// is refused with FailedPrecondition.
 //
 // Everything else is as in Queue, which is there as queue().
 #ifndef IPC_MQUEUE_TYPED_QUEUE_H_

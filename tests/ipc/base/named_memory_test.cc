@@ -1,0 +1,99 @@
+#include "ipc/base/named_memory.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "gtest/gtest.h"
+#include "ipc/base/unique_fd.h"
+
+namespace ipc {
+namespace {
+
+class NamedMemoryTest : public ::testing::Test {
+ protected:
+  ~NamedMemoryTest() override { unlink(path_.c_str()); }
+
+  const std::string name_ = absl::StrCat("parley_named_memory_test_", getpid());
+  const std::string path_ = absl::StrCat("/dev/shm/", name_);
+};
+
+TEST_F(NamedMemoryTest, HasNoNameBeforeItIsPublished) {
+  absl::StatusOr<UniqueFd> fd = CreateUnnamedFile(4096);
+  ASSERT_TRUE(fd.ok());
+  EXPECT_EQ(OpenNamedMemory(name_).status().code(),
+            absl::StatusCode::kNotFound);
+  ASSERT_TRUE(PublishMemory(fd->get(), name_).ok());
+  absl::StatusOr<UniqueFd> same = OpenNamedMemory(absl::StrCat("/", name_));
+  ASSERT_TRUE(same.ok());
+  struct stat a, b;
+  ASSERT_EQ(fstat(fd->get(), &a), 0);
+  ASSERT_EQ(fstat(same->get(), &b), 0);
+  EXPECT_EQ(a.st_ino, b.st_ino);
+  EXPECT_EQ(b.st_size, 4096);
+  EXPECT_EQ(b.st_blocks, 4096 / 512) << "allocated";
+  EXPECT_EQ(fcntl(same->get(), F_GETFD), FD_CLOEXEC);
+  EXPECT_EQ(PublishMemory(fd->get(), name_).code(),
+            absl::StatusCode::kAlreadyExists);
+  EXPECT_TRUE(UnlinkNamedMemory(name_).ok());
+  EXPECT_EQ(UnlinkNamedMemory(name_).code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(NamedMemoryTest, BadNames) {
+  for (const std::string& name :
+       {std::string(), std::string("/"), std::string("a/b"), std::string("."),
+        std::string(".."), std::string("/.."), std::string("a\0b", 3),
+        std::string(255, 'x')}) {
+    EXPECT_EQ(CheckMemoryName(name).code(), absl::StatusCode::kInvalidArgument)
+        << name;
+    EXPECT_EQ(OpenNamedMemory(name).status().code(),
+              absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(UnlinkNamedMemory(name).code(),
+              absl::StatusCode::kInvalidArgument);
+  }
+  EXPECT_TRUE(CheckMemoryName(std::string(254, 'x')).ok());
+}
+
+TEST_F(NamedMemoryTest, SquattedNames) {
+  ASSERT_EQ(symlink("/etc/passwd", path_.c_str()), 0);
+  absl::Status status = OpenNamedMemory(name_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied);
+  ASSERT_EQ(unlink(path_.c_str()), 0);
+
+  ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
+  EXPECT_EQ(OpenNamedMemory(name_).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  ASSERT_EQ(unlink(path_.c_str()), 0);
+
+  absl::StatusOr<UniqueFd> fd = CreateUnnamedFile(4096);
+  ASSERT_TRUE(PublishMemory(fd->get(), name_).ok());
+  ASSERT_EQ(fchmod(fd->get(), 0666), 0);
+  EXPECT_EQ(OpenNamedMemory(name_).status().code(),
+            absl::StatusCode::kPermissionDenied);
+  ASSERT_EQ(fchmod(fd->get(), 0600), 0);
+  EXPECT_TRUE(OpenNamedMemory(name_).ok());
+}
+
+TEST_F(NamedMemoryTest, ForeignOwner) {
+  absl::StatusOr<UniqueFd> fd = CreateUnnamedFile(4096);
+  ASSERT_TRUE(PublishMemory(fd->get(), name_).ok());
+  if (fchown(fd->get(), 12345, static_cast<gid_t>(-1)) != 0) {
+    GTEST_SKIP() << "needs to be root, of more than a namespace of one user";
+  }
+  EXPECT_EQ(OpenNamedMemory(name_).status().code(),
+            absl::StatusCode::kPermissionDenied);
+}
+
+TEST_F(NamedMemoryTest, MoreThanThereIs) {
+  EXPECT_EQ(CreateUnnamedFile(size_t{1} << 50).status().code(),
+            absl::StatusCode::kResourceExhausted);
+}
+
+}  // namespace
+}  // namespace ipc
