@@ -14,8 +14,10 @@ enum class FullPolicy : uint32_t {
   kFail = 1,   // ResourceExhausted at once, as TrySend
   // OK at once, and the message is gone: Stats::dropped counts it.
   kDropNewest = 2,
-  // Drops the oldest message of the priority that nobody is reading, and sends;
-  // if there is none to drop, as kDropNewest. Stats::dropped counts either.
+  // Drops the oldest message of the priority, and sends. If that is just being
+  // received, waits for it, 2 ms at most and only once for each; then, and if
+  // all memory is held by receivers, as kDropNewest. Stats::dropped counts
+  // either.
   kOverwriteOldest = 3,
 };
 

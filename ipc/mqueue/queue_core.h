@@ -149,7 +149,7 @@ class QueueCore {
 
   template <typename Attempt>
   absl::Status WithPolicy(uint32_t lane, absl::Duration timeout, bool may_wait,
-                          bool* dropped, Attempt attempt);
+                          const Claim* slot, bool* dropped, Attempt attempt);
   absl::Status ClaimSlot(const SendOptions& options, bool may_wait,
                          bool* dropped, Claim* claim);
   absl::Status ClaimBlock(size_t bytes, uint32_t lane, absl::Duration timeout,
@@ -173,6 +173,10 @@ class QueueCore {
                          IsDone is_done);
 
   std::string Name(absl::string_view operation) const;
+
+  // The slot word of a receiver that kept an overwriting sender waiting in
+  // vain.
+  std::atomic<uint64_t> slow_reader_{0};
 
   std::mutex unacked_lock_;
   std::deque<Unacked> unacked_;  // guarded by unacked_lock_; oldest first

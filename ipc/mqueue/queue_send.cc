@@ -12,6 +12,8 @@ namespace {
 
 // Each round takes a message away, and others may send as fast.
 constexpr int kMaxDrops = 1 << 16;
+// See FullPolicy::kOverwriteOldest.
+constexpr absl::Duration kReaderGrace = absl::Milliseconds(2);
 
 Participant OwnerOf(const MessageMemory& memory) {
   return {memory.owner[0], memory.owner[1]};
@@ -49,12 +51,13 @@ absl::Status QueueCore::Full(uint32_t lane) const {
       geometry.block_count > 0 ? " or arena_bytes" : ""));
 }
 
-// What the full policy makes of an attempt that would block. `*dropped` says
+// What the full policy makes of an attempt that would block. `slot`, if it is
+// about one, holds what was seen there. `*dropped` says
 // that the message is not to be sent although nothing went wrong.
 template <typename Attempt>
 absl::Status QueueCore::WithPolicy(uint32_t lane, absl::Duration timeout,
-                                   bool may_wait, bool* dropped,
-                                   Attempt attempt) {
+                                   bool may_wait, const Claim* slot,
+                                   bool* dropped, Attempt attempt) {
   const auto policy = static_cast<FullPolicy>(geometry.full_policy);
   *dropped = false;
   if (policy == FullPolicy::kBlock && may_wait) {
@@ -73,6 +76,22 @@ absl::Status QueueCore::WithPolicy(uint32_t lane, absl::Duration timeout,
   absl::Status status = TryOnce(Side::kSend, attempt);
   if (policy == FullPolicy::kOverwriteOldest) {
     for (int i = 0; absl::IsUnavailable(status) && i < kMaxDrops; ++i) {
+      if (slot != nullptr && slot->word.state() == SlotState::kReading) {
+        // To drop others would not free this slot. Its receiver is about to; if
+        // it is not, we need not find that out again and again.
+        // Relaxed: only a guess.
+        if (slow_reader_.load(std::memory_order_relaxed) == slot->word.bits()) {
+          break;
+        }
+        const uint64_t reader = slot->word.bits();
+        status = Await(Side::kSend, kReaderGrace, attempt);
+        if (absl::IsDeadlineExceeded(status)) {
+          slow_reader_.store(reader, std::memory_order_relaxed);
+          status = absl::UnavailableError("");
+          break;
+        }
+        continue;
+      }
       if (!DropOldest(lane)) break;
       status = TryOnce(Side::kSend, attempt);
     }
@@ -110,7 +129,7 @@ absl::Status QueueCore::ClaimSlot(const SendOptions& options, bool may_wait,
                                   bool* dropped, Claim* claim) {
   SlotRing& ring = lanes[options.priority];
   absl::Status status =
-      WithPolicy(options.priority, options.timeout, may_wait, dropped,
+      WithPolicy(options.priority, options.timeout, may_wait, claim, dropped,
                  [&](Participant self, Blocker* blocker) {
                    const Outcome outcome = ring.BeginSend(self, claim);
                    if (outcome == Outcome::kWouldBlock) {
@@ -128,13 +147,14 @@ absl::Status QueueCore::ClaimBlock(size_t bytes, uint32_t lane,
                                    absl::Duration timeout, bool may_wait,
                                    bool* dropped, BlockName* block,
                                    Participant* owner) {
-  return WithPolicy(
-      lane, timeout, may_wait, dropped, [&](Participant self, Blocker*) {
-        if (lanes[lane].IsClosed()) return Outcome::kClosed;
-        *owner = self;
-        return arena.Allocate(self, bytes, block) ? Outcome::kOk
-                                                  : Outcome::kWouldBlock;
-      });
+  return WithPolicy(lane, timeout, may_wait, nullptr, dropped,
+                    [&](Participant self, Blocker*) {
+                      if (lanes[lane].IsClosed()) return Outcome::kClosed;
+                      *owner = self;
+                      return arena.Allocate(self, bytes, block)
+                                 ? Outcome::kOk
+                                 : Outcome::kWouldBlock;
+                    });
 }
 
 void QueueCore::NoteDepth(uint32_t lane, uint64_t position) {
@@ -171,8 +191,8 @@ absl::Status QueueCore::Send(absl::Span<const std::byte> message,
     return absl::OkStatus();
   }
   const Deadline deadline = Deadline::After(options.timeout);
-  BlockName block;
-  Participant owner;
+  BlockName block = {};
+  Participant owner = {};
   absl::Status status =
       ClaimBlock(message.size(), options.priority, options.timeout, may_wait,
                  &dropped, &block, &owner);
@@ -229,8 +249,8 @@ absl::StatusOr<Loan> QueueCore::Lend(size_t bytes, absl::Duration timeout,
     memory.size = bytes;
     return loan;
   }
-  BlockName block;
-  Participant owner;
+  BlockName block = {};
+  Participant owner = {};
   const auto attempt = [&](Participant self, Blocker*) {
     if (lanes[0].IsClosed()) return Outcome::kClosed;
     owner = self;

@@ -53,8 +53,7 @@ TEST(NamedQueueTest, OpenedByName) {
 
 TEST(NamedQueueTest, DeathOfItsUserIsSeen) {
   const std::string name = UniqueName();
-  Queue queue =
-      *Queue::Create(name, {.delivery = Delivery::kExplicitAck});
+  Queue queue = *Queue::Create(name, {.delivery = Delivery::kExplicitAck});
   ASSERT_TRUE(queue.Send("message").ok());
   ChildProcess child([&] {
     absl::StatusOr<Queue> same = Queue::Open(name);
@@ -72,7 +71,8 @@ TEST(NamedQueueTest, FileThatIsNone) {
   const std::string name = UniqueName();
   const std::string path = absl::StrCat("/dev/shm/", name);
   {
-    UniqueFd fd(open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
+    UniqueFd fd(
+        open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
     ASSERT_TRUE(fd.ok());
     ASSERT_EQ(ftruncate(fd.get(), 100'000), 0);
   }
@@ -103,8 +103,7 @@ struct Other {
 using Large = std::array<int32_t, 10'000>;
 
 TEST(TypedQueueTest, CarriesValues) {
-  TypedQueue<Order> orders =
-      *TypedQueue<Order>::CreateAnonymous({.slots = 4});
+  TypedQueue<Order> orders = *TypedQueue<Order>::CreateAnonymous({.slots = 4});
   EXPECT_FALSE((*orders.TryReceive()).has_value());
   ASSERT_TRUE(orders.Send({.id = 7, .price = 1.5}).ok());
   ASSERT_TRUE(orders.TrySend({.id = 8, .price = 2.5}).ok());
@@ -130,8 +129,9 @@ TEST(TypedQueueTest, AnotherTypeIsRefused) {
             absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(Queue::Unlink(name).ok());
   Queue bytes = *Queue::CreateAnonymous();
-  EXPECT_EQ(TypedQueue<Order>::FromFd(UniqueFd(dup(bytes.fd()))).status().code(),
-            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(
+      TypedQueue<Order>::FromFd(UniqueFd(dup(bytes.fd()))).status().code(),
+      absl::StatusCode::kFailedPrecondition);
   // Bytes of another size than T, sent past the type.
   ASSERT_TRUE(orders.queue().Send("x").ok());
   EXPECT_EQ(orders.Receive().status().code(), absl::StatusCode::kDataLoss);

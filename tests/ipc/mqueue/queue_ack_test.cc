@@ -203,8 +203,8 @@ TEST(QueueAckTest, TaskDoneInOrderOfReceiving) {
   Queue queue = CreateExplicit();
   for (const char* text : {"1", "2", "3"}) ASSERT_TRUE(queue.Send(text).ok());
   {
-    Queue other = *Queue::FromFd(UniqueFd(fcntl(queue.fd(), F_DUPFD_CLOEXEC,
-                                                0)));
+    Queue other =
+        *Queue::FromFd(UniqueFd(fcntl(queue.fd(), F_DUPFD_CLOEXEC, 0)));
     for (const char* text : {"1", "2", "3"}) {
       EXPECT_EQ(*other.Receive(), text);
     }
@@ -226,9 +226,8 @@ TEST(QueueAckTest, JoinWithAutoAckWaitsUntilAllIsReceived) {
   ASSERT_TRUE(queue.Send("1").ok());
   ASSERT_TRUE(queue.Send("2").ok());
   EXPECT_EQ(queue.Join(kNoTime).code(), absl::StatusCode::kDeadlineExceeded);
-  ChildProcess reader([&] {
-    return queue.Receive().ok() && queue.Receive().ok() ? 0 : 1;
-  });
+  ChildProcess reader(
+      [&] { return queue.Receive().ok() && queue.Receive().ok() ? 0 : 1; });
   EXPECT_TRUE(queue.Join(kPatience).ok());
   EXPECT_EQ(reader.Join(), 0);
   EXPECT_EQ(queue.TaskDone().code(), absl::StatusCode::kFailedPrecondition);
@@ -251,8 +250,8 @@ TEST(QueueAckTest, JoinEndsAlthoughOthersGoOnSending) {
   EXPECT_EQ(receiver.Join(), 0);
 }
 
-// A sender may go, or be killed, while its messages are unread: there is nothing
-// of its own that would have to be flushed (CPython: bpo-issue 73983).
+// A sender may go, or be killed, while its messages are unread: there is
+// nothing of its own that would have to be flushed (CPython: bpo-issue 73983).
 TEST(QueueAckTest, test_no_deadlock_with_unread_items) {
   Queue queue = CreateExplicit();
   ChildProcess sender([&] {

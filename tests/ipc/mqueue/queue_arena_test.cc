@@ -189,8 +189,7 @@ TEST(QueueArenaTest, LoanNotSentIsGivenBack) {
 }
 
 TEST(QueueArenaTest, FailedSendLeavesTheLoan) {
-  Queue queue =
-      *Queue::CreateAnonymous({.slots = 1, .message_bytes = 4096});
+  Queue queue = *Queue::CreateAnonymous({.slots = 1, .message_bytes = 4096});
   Queue other = *Queue::CreateAnonymous({.message_bytes = 4096});
   ASSERT_TRUE(queue.Send("full").ok());
   Loan loan = *queue.TryLoan(4096);
@@ -301,7 +300,8 @@ TEST(QueueArenaTest, OptionsOutOfRange) {
   for (const Options& options : {
            Options{.message_bytes = 0},
            Options{.message_bytes = (uint64_t{1} << 40) + 1},
-           Options{.message_bytes = 1000, .arena_bytes = 900, .block_bytes = 64},
+           Options{
+               .message_bytes = 1000, .arena_bytes = 900, .block_bytes = 64},
            Options{.message_bytes = 1000, .block_bytes = (1u << 30) + 1},
            Options{.arena_bytes = uint64_t{1} << 60, .block_bytes = 64},
            Options{.priorities = 0},
