@@ -141,6 +141,15 @@ class Attachment {
   // in a forked child, which attaches and may fail as Create does.
   absl::StatusOr<Participant> Self();
 
+  // The same without attaching: false if that is to be done first.
+  bool GetSelf(Participant* self) const {
+    // Acquire pairs with the release that ends attaching.
+    const uint64_t packed = self_.load(std::memory_order_acquire);
+    *self = {static_cast<uint32_t>(packed >> 32),
+             static_cast<uint32_t>(packed)};
+    return packed != kNobody;
+  }
+
   // Whether `participant` is who Self() last said, in this process. False in a
   // forked child for what its parent was.
   bool IsSelf(Participant participant) const {

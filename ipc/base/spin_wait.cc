@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "ipc/base/current_cpu.h"
+
 namespace ipc {
 namespace {
 
@@ -40,7 +42,7 @@ SpinHistory::SpinHistory()
 
 SpinWait::SpinWait(SpinHistory* history, int peer_cpu)
     : history_(history),
-      enabled_(peer_cpu < 0 ? !history->one_cpu_ : peer_cpu != sched_getcpu()) {
+      enabled_(peer_cpu < 0 ? !history->one_cpu_ : peer_cpu != CurrentCpu()) {
 }
 
 bool SpinWait::Next() {

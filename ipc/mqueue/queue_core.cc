@@ -76,15 +76,6 @@ bool QueueCore::LooksDamaged() const {
   return false;
 }
 
-void QueueCore::NotePeer(Side side, SlotRing* ring, const Claim& claim) {
-  std::atomic<int>& noted = peer_cpu[static_cast<int>(side)];
-  const int cpu = ring->ExchangeCpu(claim);
-  // Threads that share this object need not share a written cache line.
-  if (noted.load(std::memory_order_relaxed) != cpu) {
-    noted.store(cpu, std::memory_order_relaxed);
-  }
-}
-
 void QueueCore::ClearBlocker(const Blocker& blocker) {
   if (blocker.kind == Blocker::kBlock) {
     attachment->ReapOne(blocker.owner);
@@ -121,14 +112,6 @@ void QueueCore::Sweep(Participant dead) {
   Poke(fd.get(), &header().receivers.armed, offsetof(Header, shared.poke));
   header().senders.bell.RingAll();
   header().senders.joiners.RingAll();
-}
-
-void QueueCore::RingReceivers() {
-  auto& receivers = header().receivers;
-  receivers.bell.Ring();
-  if (receivers.armed.load() != 0) {
-    Poke(fd.get(), &receivers.armed, offsetof(Header, shared.poke));
-  }
 }
 
 // As SlotRing::AnnounceRequeued: the version first, then the flag.

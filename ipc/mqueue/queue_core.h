@@ -65,7 +65,13 @@ class QueueCore {
   absl::Status Attach();
 
   // Sending. `lane` is SendOptions::priority.
-  absl::Status CheckSend(size_t size, uint32_t lane) const;
+  absl::Status CheckSend(size_t size, uint32_t lane) const {
+    if (size <= geometry.message_bytes && lane < geometry.lanes &&
+        role != Role::kReceive) {
+      return absl::OkStatus();
+    }
+    return CannotSend(size, lane);
+  }
   absl::Status Send(absl::Span<const std::byte> message,
                     const SendOptions& options, bool may_wait);
   absl::Status SendLoan(Loan* loan, const SendOptions& options);
@@ -161,8 +167,10 @@ class QueueCore {
   bool DropOldest(uint32_t lane);
   void NoteDepth(uint32_t lane, uint64_t position);
   absl::Status Full(uint32_t lane) const;
+  absl::Status CannotSend(size_t size, uint32_t lane) const;
 
   Outcome TryTake(Participant self, Taken* taken, Blocker* blocker);
+  absl::Status TakeSlowly(absl::Duration timeout, bool may_wait, Taken* taken);
   bool TakeReturned(Participant self, Taken* taken);
   bool IsHeldByOthers(Participant self, Blocker* blocker) const;
   absl::Status Resolve(Taken* taken);
@@ -183,6 +191,25 @@ class QueueCore {
   // The heads and the high-water mark as last seen. Relaxed: statistics.
   std::atomic<uint64_t> high_water_seen_{0};
 };
+
+// Of every message, so without a call.
+
+inline void QueueCore::NotePeer(Side side, SlotRing* ring, const Claim& claim) {
+  std::atomic<int>& noted = peer_cpu[static_cast<int>(side)];
+  const int cpu = ring->ExchangeCpu(claim);
+  // Threads that share this object need not share a written cache line.
+  if (noted.load(std::memory_order_relaxed) != cpu) {
+    noted.store(cpu, std::memory_order_relaxed);
+  }
+}
+
+inline void QueueCore::RingReceivers() {
+  auto& receivers = header().receivers;
+  receivers.bell.Ring();
+  if (receivers.armed.load() != 0) {
+    Poke(fd.get(), &receivers.armed, offsetof(Header, shared.poke));
+  }
+}
 
 // The template has to be seen by those who send and by those who receive.
 template <typename Attempt>

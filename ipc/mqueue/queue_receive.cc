@@ -49,11 +49,11 @@ QueueCore::Outcome QueueCore::TryTake(Participant self, Taken* taken,
     Claim claim;
     switch (lanes[lane].BeginReceive(self, &claim)) {
       case Outcome::kOk:
-        *taken = {.self = self,
-                  .has_slot = true,
-                  .lane = lane,
-                  .claim = claim,
-                  .redelivered = claim.redelivered};
+        taken->self = self;
+        taken->has_slot = true;
+        taken->lane = lane;
+        taken->claim = claim;
+        taken->redelivered = claim.redelivered;
         return Outcome::kOk;
       case Outcome::kWouldBlock:
         if (claim.word.IsOwned()) {
@@ -91,25 +91,32 @@ absl::Status QueueCore::Take(absl::Duration timeout, bool may_wait,
     return absl::PermissionDeniedError(absl::StrCat(
         Name("Receive from"), ": this end was opened for Role::kSend"));
   }
-  const auto attempt = [&](Participant self, Blocker* blocker) {
-    return TryTake(self, taken, blocker);
-  };
-  absl::Status status;
-  if (may_wait) {
-    status = Await(Side::kReceive, timeout, attempt);
-  } else {
-    status = TryOnce(Side::kReceive, attempt);
-    if (absl::IsUnavailable(status) && poller != nullptr) {
-      // From here on whoever commits something makes the descriptor readable.
-      poller->Arm();
-      status = TryOnce(Side::kReceive, attempt);
-    }
+  Participant self;
+  Blocker blocker;
+  if (!attachment->GetSelf(&self) ||
+      TryTake(self, taken, &blocker) != Outcome::kOk) {
+    absl::Status status = TakeSlowly(timeout, may_wait, taken);
+    if (!status.ok()) return status;
   }
-  if (!status.ok()) return status;
   if (taken->has_slot) {
     NotePeer(Side::kReceive, &lanes[taken->lane], taken->claim);
   }
   return Resolve(taken);
+}
+
+absl::Status QueueCore::TakeSlowly(absl::Duration timeout, bool may_wait,
+                                   Taken* taken) {
+  const auto attempt = [&](Participant self, Blocker* blocker) {
+    return TryTake(self, taken, blocker);
+  };
+  if (may_wait) return Await(Side::kReceive, timeout, attempt);
+  absl::Status status = TryOnce(Side::kReceive, attempt);
+  if (absl::IsUnavailable(status) && poller != nullptr) {
+    // From here on whoever commits something makes the descriptor readable.
+    poller->Arm();
+    status = TryOnce(Side::kReceive, attempt);
+  }
+  return status;
 }
 
 // Finds the message of a claim. DataLoss if there is none, and then the slot is

@@ -24,7 +24,7 @@ BlockName BlockOf(const MessageMemory& memory) {
 
 }  // namespace
 
-absl::Status QueueCore::CheckSend(size_t size, uint32_t lane) const {
+absl::Status QueueCore::CannotSend(size_t size, uint32_t lane) const {
   if (role == Role::kReceive) {
     return absl::PermissionDeniedError(absl::StrCat(
         Name("Send to"), ": this end was opened for Role::kReceive"));
@@ -35,12 +35,9 @@ absl::Status QueueCore::CheckSend(size_t size, uint32_t lane) const {
         geometry.message_bytes,
         " fit: create the queue with a larger Options::message_bytes"));
   }
-  if (lane >= geometry.lanes) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        Name("Send to"), ": priority ", lane, ", but the queue has only ",
-        geometry.lanes, ": create it with larger Options::priorities"));
-  }
-  return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      Name("Send to"), ": priority ", lane, ", but the queue has only ",
+      geometry.lanes, ": create it with larger Options::priorities"));
 }
 
 absl::Status QueueCore::Full(uint32_t lane) const {
@@ -128,6 +125,13 @@ bool QueueCore::DropOldest(uint32_t lane) {
 absl::Status QueueCore::ClaimSlot(const SendOptions& options, bool may_wait,
                                   bool* dropped, Claim* claim) {
   SlotRing& ring = lanes[options.priority];
+  Participant self;
+  if (attachment->GetSelf(&self) &&
+      ring.BeginSend(self, claim) == Outcome::kOk) {
+    *dropped = false;
+    NotePeer(Side::kSend, &ring, *claim);
+    return absl::OkStatus();
+  }
   absl::Status status =
       WithPolicy(options.priority, options.timeout, may_wait, claim, dropped,
                  [&](Participant self, Blocker* blocker) {

@@ -1,12 +1,11 @@
 #include "ipc/mqueue/slot_ring.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <bit>
 #include <climits>
 #include <cstring>
+
 
 namespace ipc::mqueue {
 namespace {
@@ -14,11 +13,6 @@ namespace {
 // Each step that does not end an operation means that somebody else made
 // progress, or that the segment is damaged. Nobody is that unlucky.
 constexpr int kMaxSteps = 1 << 20;
-
-// Where a slot has its BlockName.
-std::atomic<uint64_t>& NameWord(SlotHeader* header) {
-  return *reinterpret_cast<std::atomic<uint64_t>*>(header + 1);
-}
 
 // Positions grow for ever; their difference is what has a sign.
 int64_t Distance(uint64_t from, uint64_t to) {
@@ -99,30 +93,11 @@ SlotRing::Outcome SlotRing::BeginSend(Participant self, Claim* claim) {
   return Outcome::kCorrupt;
 }
 
-int SlotRing::ExchangeCpu(const Claim& claim) {
-  SlotHeader& header = slot(claim.slot);
-  const int last = header.cpu;
-  header.cpu = static_cast<uint16_t>(sched_getcpu() + 1);
-  return last - 1;
-}
-
-void SlotRing::Fill(const Claim& claim, absl::Span<const std::byte> message,
-                    uint16_t type) {
-  SlotHeader& header = slot(claim.slot);
-  header.length = static_cast<uint32_t>(message.size());
-  header.type = type;
-  // An empty Span may have no data at all, which memcpy does not like.
-  if (!message.empty()) {
-    std::memcpy(reinterpret_cast<std::byte*>(&header + 1), message.data(),
-                message.size());
-  }
-}
-
 // The name is written whole, so that a reaper that finds us dead in here sees
 // this one or the one of an earlier lap, which names nothing that exists.
 void SlotRing::FillName(const Claim& claim, BlockName block) {
   SlotHeader& header = slot(claim.slot);
-  NameWord(&header).store(std::bit_cast<uint64_t>(block),
+  NameWord(header).store(std::bit_cast<uint64_t>(block),
                           // Relaxed, also the load of it: published by the CAS
                           // of the slot's word, or of the block's.
                           std::memory_order_relaxed);
@@ -232,29 +207,6 @@ SlotRing::Outcome SlotRing::AtEnd(Participant self, Claim* claim) {
     }
   }
   return Outcome::kClosed;
-}
-
-SlotRing::Message SlotRing::Contents(const Claim& claim) const {
-  SlotHeader& header = slot(claim.slot);
-  // Loaded once (volatile): a hostile peer may change it after the check.
-  const uint32_t length = *const_cast<volatile uint32_t*>(&header.length);
-  Message message;
-  if (length == SlotHeader::kInBlock) {
-    message.in_block = true;
-    message.block = std::bit_cast<BlockName>(
-        NameWord(&header).load(std::memory_order_relaxed));
-    return message;
-  }
-  if (length > geometry_.inline_bytes) return {};
-  message.data = {reinterpret_cast<const std::byte*>(&header + 1), length};
-  message.type = *const_cast<volatile uint16_t*>(&header.type);
-  return message;
-}
-
-bool SlotRing::CommitReceive(const Claim& claim) {
-  if (!Change(claim.slot, claim.word, NextLap(claim.word))) return false;
-  RingForRoom();
-  return true;
 }
 
 bool SlotRing::PutBack(const Claim& claim) {

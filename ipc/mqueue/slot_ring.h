@@ -25,11 +25,15 @@
 #ifndef IPC_MQUEUE_SLOT_RING_H_
 #define IPC_MQUEUE_SLOT_RING_H_
 
+#include <atomic>
+#include <bit>
 #include <climits>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "absl/types/span.h"
+#include "ipc/base/current_cpu.h"
 #include "ipc/base/participants.h"
 #include "ipc/mqueue/arena.h"
 #include "ipc/mqueue/layout.h"
@@ -134,6 +138,10 @@ class SlotRing {
   static void Help(std::atomic<uint64_t>& position, uint64_t from) {
     position.compare_exchange_strong(from, from + 1);
   }
+  // Where a slot has its BlockName.
+  static std::atomic<uint64_t>& NameWord(SlotHeader& header) {
+    return *reinterpret_cast<std::atomic<uint64_t>*>(&header + 1);
+  }
   uint32_t IndexOf(uint64_t position) const {
     return static_cast<uint32_t>(position) & mask_;
   }
@@ -166,6 +174,50 @@ class SlotRing {
   std::byte* const slots_;
   const ParticipantTable participants_;
 };
+
+// Of every message, so without a call.
+
+inline int SlotRing::ExchangeCpu(const Claim& claim) {
+  SlotHeader& header = slot(claim.slot);
+  const int last = header.cpu;
+  header.cpu = static_cast<uint16_t>(CurrentCpu() + 1);
+  return last - 1;
+}
+
+inline void SlotRing::Fill(const Claim& claim, absl::Span<const std::byte> message,
+                    uint16_t type) {
+  SlotHeader& header = slot(claim.slot);
+  header.length = static_cast<uint32_t>(message.size());
+  header.type = type;
+  // An empty Span may have no data at all, which memcpy does not like.
+  if (!message.empty()) {
+    std::memcpy(reinterpret_cast<std::byte*>(&header + 1), message.data(),
+                message.size());
+  }
+}
+
+inline SlotRing::Message SlotRing::Contents(const Claim& claim) const {
+  SlotHeader& header = slot(claim.slot);
+  // Loaded once (volatile): a hostile peer may change it after the check.
+  const uint32_t length = *const_cast<volatile uint32_t*>(&header.length);
+  Message message;
+  if (length == SlotHeader::kInBlock) {
+    message.in_block = true;
+    message.block = std::bit_cast<BlockName>(
+        NameWord(header).load(std::memory_order_relaxed));
+    return message;
+  }
+  if (length > geometry_.inline_bytes) return {};
+  message.data = {reinterpret_cast<const std::byte*>(&header + 1), length};
+  message.type = *const_cast<volatile uint16_t*>(&header.type);
+  return message;
+}
+
+inline bool SlotRing::CommitReceive(const Claim& claim) {
+  if (!Change(claim.slot, claim.word, NextLap(claim.word))) return false;
+  RingForRoom();
+  return true;
+}
 
 }  // namespace ipc::mqueue
 
