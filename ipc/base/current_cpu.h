@@ -1,7 +1,7 @@
-// The number of the CPU that the caller runs on, by one load: from the area that
-// the kernel keeps up to date for restartable sequences, which glibc registers
-// (since 2.35; see sys/rseq.h and "rseq" in the glibc manual). Else, or where
-// that is turned off, by sched_getcpu(3). Outdated at once, of course.
+// The number of the CPU that the caller runs on, by one load: from the area
+// that the kernel keeps up to date for restartable sequences, which glibc
+// registers (since 2.35; see sys/rseq.h and "rseq" in the glibc manual). Else,
+// or where that is turned off, by sched_getcpu(3). Outdated at once, of course.
 #ifndef IPC_BASE_CURRENT_CPU_H_
 #define IPC_BASE_CURRENT_CPU_H_
 

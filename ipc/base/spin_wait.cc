@@ -42,8 +42,7 @@ SpinHistory::SpinHistory()
 
 SpinWait::SpinWait(SpinHistory* history, int peer_cpu)
     : history_(history),
-      enabled_(peer_cpu < 0 ? !history->one_cpu_ : peer_cpu != CurrentCpu()) {
-}
+      enabled_(peer_cpu < 0 ? !history->one_cpu_ : peer_cpu != CurrentCpu()) {}
 
 bool SpinWait::Next() {
   if (!enabled_) return false;

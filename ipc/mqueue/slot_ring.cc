@@ -6,7 +6,6 @@
 #include <climits>
 #include <cstring>
 
-
 namespace ipc::mqueue {
 namespace {
 
@@ -98,9 +97,9 @@ SlotRing::Outcome SlotRing::BeginSend(Participant self, Claim* claim) {
 void SlotRing::FillName(const Claim& claim, BlockName block) {
   SlotHeader& header = slot(claim.slot);
   NameWord(header).store(std::bit_cast<uint64_t>(block),
-                          // Relaxed, also the load of it: published by the CAS
-                          // of the slot's word, or of the block's.
-                          std::memory_order_relaxed);
+                         // Relaxed, also the load of it: published by the CAS
+                         // of the slot's word, or of the block's.
+                         std::memory_order_relaxed);
   header.length = SlotHeader::kInBlock;
 }
 

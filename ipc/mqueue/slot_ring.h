@@ -184,8 +184,8 @@ inline int SlotRing::ExchangeCpu(const Claim& claim) {
   return last - 1;
 }
 
-inline void SlotRing::Fill(const Claim& claim, absl::Span<const std::byte> message,
-                    uint16_t type) {
+inline void SlotRing::Fill(const Claim& claim,
+                           absl::Span<const std::byte> message, uint16_t type) {
   SlotHeader& header = slot(claim.slot);
   header.length = static_cast<uint32_t>(message.size());
   header.type = type;

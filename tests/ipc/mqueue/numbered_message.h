@@ -17,9 +17,9 @@ struct NumberedMessage {
   uint64_t sender;
   uint64_t number;
 
-  std::string Encode() const {
+  std::string Encode(size_t max_bytes = kMaxBytes) const {
     uint64_t state = sender * 0x9e3779b97f4a7c15 ^ number;
-    const size_t length = 16 + Next(&state) % (kMaxBytes - 16 + 1);
+    const size_t length = 16 + Next(&state) % (max_bytes - 16 + 1);
     std::string text(length, '\0');
     std::memcpy(text.data(), this, 16);
     for (size_t i = 16; i < length; ++i) {
@@ -28,13 +28,14 @@ struct NumberedMessage {
     return text;
   }
 
-  // nullopt if it is not exactly what Encode has made.
+  // nullopt if it is not exactly what Encode has made, with the same maximum.
   template <typename Bytes>
-  static std::optional<NumberedMessage> Decode(const Bytes& bytes) {
+  static std::optional<NumberedMessage> Decode(const Bytes& bytes,
+                                               size_t max_bytes = kMaxBytes) {
     NumberedMessage message;
     if (bytes.size() < sizeof(message)) return std::nullopt;
     std::memcpy(&message, bytes.data(), sizeof(message));
-    const std::string expected = message.Encode();
+    const std::string expected = message.Encode(max_bytes);
     if (expected.size() != bytes.size() ||
         std::memcmp(expected.data(), bytes.data(), bytes.size()) != 0) {
       return std::nullopt;

@@ -6,9 +6,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <optional>
 #include <random>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -21,6 +23,7 @@
 #include "ipc/base/participants.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/mqueue/layout.h"
+#include "ipc/mqueue/message.h"
 #include "ipc/mqueue/queue.h"
 #include "ipc/mqueue/slot_ring.h"
 #include "ipc/mqueue/slot_word.h"
@@ -156,24 +159,53 @@ TEST(QueueHostileTest, RandomBitFlips) {
   const absl::Time end = absl::Now() + absl::Seconds(5);
   int rounds = 0;
   for (std::mt19937 random(seed); absl::Now() < end; ++rounds) {
+    // With and without an arena; of one lane and of several.
+    const bool large = random() % 2 == 0;
+    const size_t max_bytes = large ? 1000 : 100;
     Queue queue = *Queue::CreateAnonymous(
-        {.slots = uint64_t{1} << random() % 6, .message_bytes = 100});
+        {.slots = uint64_t{1} << random() % 6,
+         .message_bytes = max_bytes,
+         .priorities = 1 + random() % 3,
+         .full_policy = static_cast<FullPolicy>(random() % 4),
+         .delivery = static_cast<Delivery>(random() % 2),
+         .arena_bytes = large ? 16 * max_bytes : 0,
+         .block_bytes = large ? 128u : 0});
     const uint32_t child_seed = random();
-    const auto exercise = [&queue](uint32_t seed) {
+    const auto exercise = [&queue, max_bytes](uint32_t seed) {
       std::mt19937 random(seed);
       const absl::Time until = absl::Now() + absl::Milliseconds(150);
-      const std::string message(100, 'm');
+      const std::string message(max_bytes, 'm');
       while (absl::Now() < until) {
-        (void)queue.Send(absl::string_view(message).substr(random() % 101),
-                         absl::Milliseconds(random() % 2));
+        (void)queue.Send(
+            absl::string_view(message).substr(random() % (max_bytes + 1)),
+            absl::Milliseconds(random() % 2));
         (void)queue.TrySend(message);
         absl::StatusOr<std::string> text =
             queue.Receive(absl::Milliseconds(random() % 2));
-        if (text.ok() && text->size() > 100) return 1;
+        if (text.ok() && text->size() > max_bytes) return 1;
         absl::StatusOr<std::optional<std::string>> more = queue.TryReceive();
-        if (more.ok() && more->has_value() && (*more)->size() > 100) return 1;
+        if (more.ok() && more->has_value() && (*more)->size() > max_bytes)
+          return 1;
+        {
+          absl::StatusOr<Loan> loan = queue.TryLoan(random() % max_bytes);
+          if (loan.ok()) {
+            if (loan->data().size() > max_bytes) return 1;
+            std::memset(loan->data().data(), 'l', loan->data().size());
+            (void)queue.Send(*std::move(loan),
+                             {.timeout = absl::Milliseconds(1)});
+          }
+          absl::StatusOr<std::optional<Message>> in_place =
+              queue.TryReceiveMessage();
+          if (in_place.ok() && in_place->has_value()) {
+            // Reads it all, wherever it is.
+            (void)std::string((*in_place)->text());
+            if (random() % 2 == 0) (void)(*in_place)->Ack();
+          }
+          (void)queue.TaskDone();
+          (void)queue.Join(absl::ZeroDuration());
+        }
         (void)queue.stats();
-        if (queue.ApproximateSize() > queue.capacity()) return 1;
+        if (queue.ApproximateSize() > 3 * queue.capacity()) return 1;
       }
       return 0;
     };

@@ -10,10 +10,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <utility>
 
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
+#include "ipc/mqueue/message.h"
 #include "ipc/mqueue/queue.h"
 #include "tests/ipc/mqueue/child_process.h"
 
@@ -57,6 +60,28 @@ TEST(QueueSyscallTest, NoneWhileNobodyWaits) {
     return SendAndReceive(queue, 10'000);
   });
   EXPECT_EQ(child.Join(), 0);
+}
+
+// The same with loans, in the arena, and acknowledged.
+TEST(QueueSyscallTest, NoneForLoans) {
+  for (const Delivery delivery : {Delivery::kAutoAck, Delivery::kExplicitAck}) {
+    Queue queue = *Queue::CreateAnonymous(
+        {.slots = 4, .message_bytes = 10'000, .delivery = delivery});
+    const auto lend_and_receive = [&](int rounds) {
+      for (int i = 0; i < rounds; ++i) {
+        absl::StatusOr<Loan> loan = queue.TryLoan(10'000);
+        if (!loan.ok() || !queue.Send(*std::move(loan)).ok()) return 1;
+        absl::StatusOr<Message> message = queue.ReceiveMessage();
+        if (!message.ok() || !message->Ack().ok()) return 1;
+      }
+      return 0;
+    };
+    ChildProcess child([&] {
+      if (lend_and_receive(1) != 0 || !ForbidSystemCalls()) return 2;
+      return lend_and_receive(10'000);
+    });
+    EXPECT_EQ(child.Join(), 0);
+  }
 }
 
 // The filter does what this test relies on.
