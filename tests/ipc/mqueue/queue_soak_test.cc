@@ -86,9 +86,9 @@ absl::Status ReceiveOne(
 
 // Producers and consumers are killed at random and replaced, for some seconds.
 // Then: no torn message, and none missing that was sent, but with automatic
-// acknowledgement those whose receiver was killed after its Receive returned, at
-// most one for each; none twice, but with explicit acknowledgement those whose
-// receiver was killed before its Ack. No slot and no block is lost.
+// acknowledgement those whose receiver was killed after its Receive returned,
+// at most one for each; none twice, but with explicit acknowledgement those
+// whose receiver was killed before its Ack. No slot and no block is lost.
 TEST_P(QueueSoakTest, RandomKills) {
   const Shape& shape = GetParam();
   const size_t max_bytes = shape.message_bytes;
@@ -158,7 +158,8 @@ TEST_P(QueueSoakTest, RandomKills) {
     consumers.push_back(spawn_receiver());
   }
   int kills = 0, killed_consumers = 0;
-  const absl::Time end = absl::Now() + absl::GetFlag(FLAGS_soak_seconds) * absl::Seconds(1) / 3;
+  const absl::Time end =
+      absl::Now() + absl::GetFlag(FLAGS_soak_seconds) * absl::Seconds(1) / 3;
   while (absl::Now() < end && senders < Record::kPeers) {
     // A random moment; nothing is waited for here.
     usleep(std::uniform_int_distribution<>(0, 20'000)(random));

@@ -1,0 +1,361 @@
+#include "tests/testing/kill_points.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstdlib>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+
+namespace ipc::testing {
+namespace {
+
+// Marks the begin and the end of the operation: stops the victim at exactly the
+// next instruction.
+inline void Breakpoint() { asm volatile("int3" ::: "memory"); }
+
+void Die(const char* what) {
+  fprintf(stderr, "kill_points: %s: %s\n", what, strerror(errno));
+  abort();
+}
+
+// Keeps this process and its children on one CPU, for as long as it lives.
+class OneCpu {
+ public:
+  OneCpu() {
+    sched_getaffinity(0, sizeof(before_), &before_);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    sched_setaffinity(0, sizeof(one), &one);
+  }
+  ~OneCpu() { sched_setaffinity(0, sizeof(before_), &before_); }
+
+ private:
+  cpu_set_t before_;
+};
+
+// The one that is stepped through. Killed and reaped when destroyed.
+class Victim {
+ public:
+  enum class State {
+    kStopped,  // before its next instruction
+    kAsleep,   // in a system call
+    kEnded,    // at the end of the operation
+  };
+
+  explicit Victim(KillPointCase& the_case) : pid_(fork()) {
+    if (pid_ < 0) Die("fork");
+    if (pid_ == 0) {
+      if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) Die("TRACEME");
+      the_case.Prepare();
+      Breakpoint();
+      the_case.Operate();
+      Breakpoint();
+      _exit(0);
+    }
+    // Up to the first breakpoint; signals of Prepare are delivered.
+    for (int signal = Await(); signal != SIGTRAP; signal = Await()) {
+      Continue(PTRACE_CONT, signal);
+    }
+  }
+  ~Victim() {
+    kill(pid_, SIGKILL);
+    int status;
+    // Tells of a stop first, if it was at one.
+    while (waitpid(pid_, &status, __WALL) == pid_ && WIFSTOPPED(status)) {
+    }
+  }
+
+  uint64_t address() const {
+    errno = 0;
+    const long address = ptrace(PTRACE_PEEKUSER, pid_,
+                                offsetof(user_regs_struct, rip), nullptr);
+    if (errno != 0) Die("PEEKUSER");
+    return static_cast<uint64_t>(address);
+  }
+
+  // One instruction. REQUIRES: it is stopped.
+  State Step() {
+    // The child's code is where ours is.
+    const auto* code = reinterpret_cast<const unsigned char*>(address());
+    const bool may_sleep = code[0] == 0x0f && code[1] == 0x05;  // syscall
+    Continue(PTRACE_SINGLESTEP, 0);
+    if (may_sleep && !StopsSoon()) return State::kAsleep;
+    return AfterStep();
+  }
+  // To the breakpoint or the end.
+  State Go(bool may_sleep) {
+    Continue(PTRACE_CONT, 0);
+    if (may_sleep && !StopsSoon()) return State::kAsleep;
+    return AfterStep();
+  }
+  // After Wake: until it has done what it had been told to.
+  State AwaitWaking() { return AfterStep(); }
+
+  // At the instruction at `address`, which is not yet executed then; 0: none.
+  void SetBreakpoint(uint64_t address) {
+    // See "Debug registers" in the manual of the processor: DR0 is the address,
+    // and bit 0 of DR7 makes it a breakpoint for execution.
+    SetDebugRegister(7, 0);
+    SetDebugRegister(0, address);
+    if (address != 0) SetDebugRegister(7, 1);
+  }
+
+ private:
+  void SetDebugRegister(size_t number, uint64_t value) const {
+    const size_t offset =
+        offsetof(struct user, u_debugreg) + number * sizeof(value);
+    if (ptrace(PTRACE_POKEUSER, pid_, offset, value) != 0) {
+      Die("setting a breakpoint");
+    }
+  }
+
+  void Continue(int request, int signal) {
+    last_request_ = request;
+    if (ptrace(static_cast<__ptrace_request>(request), pid_, nullptr,
+               static_cast<long>(signal)) != 0) {
+      Die("continuing the victim");
+    }
+  }
+
+  // Waits for a stop, and returns its signal.
+  int Await() const {
+    int status = 0;
+    if (waitpid(pid_, &status, __WALL) != pid_) Die("waitpid");
+    if (!WIFSTOPPED(status)) {
+      fprintf(stderr, "kill_points: the victim ended by itself: %x\n", status);
+      abort();
+    }
+    return WSTOPSIG(status);
+  }
+
+  State AfterStep() {
+    while (true) {
+      const int signal = Await();
+      if (signal == SIGTRAP) break;
+      // One of its own: passed on, and the same done again.
+      Continue(last_request_, signal);
+    }
+    siginfo_t info;
+    if (ptrace(PTRACE_GETSIGINFO, pid_, nullptr, &info) != 0) Die("GETSIGINFO");
+    // A step is TRAP_TRACE, or after a system call the signal itself.
+    return info.si_code == SI_KERNEL ? State::kEnded : State::kStopped;
+  }
+
+  // False if it sleeps: the kernel says so, again and again.
+  bool StopsSoon() const {
+    const std::string path = absl::StrCat("/proc/", pid_, "/stat");
+    int asleep = 0;
+    while (asleep < 5) {
+      siginfo_t info = {};
+      if (waitid(P_PID, static_cast<id_t>(pid_), &info,
+                 WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL) != 0) {
+        Die("waitid");
+      }
+      if (info.si_pid != 0) return true;
+      // On the same CPU it runs now, if it can.
+      const timespec pause = {0, 20'000};
+      nanosleep(&pause, nullptr);
+      asleep = StateIn(path) == 'S' ? asleep + 1 : 0;
+    }
+    return false;
+  }
+
+  // The letter after the name, which is in parentheses.
+  static char StateIn(const std::string& path) {
+    FILE* file = fopen(path.c_str(), "re");
+    if (file == nullptr) return '?';
+    char line[256] = {};
+    const char* end =
+        fgets(line, sizeof(line), file) != nullptr ? strrchr(line, ')')
+                                                   : nullptr;
+    fclose(file);
+    return end != nullptr && end[1] == ' ' ? end[2] : '?';
+  }
+
+  const pid_t pid_;
+  int last_request_ = PTRACE_CONT;
+};
+
+// The addresses of the instructions of an operation in their order, as far as
+// they are known from the runs before, and where it fell asleep.
+struct Trace {
+  std::vector<uint64_t> addresses;
+  int sleep_at = INT_MAX;  // before the instruction of this number
+};
+
+// Runs one victim up to its k'th instruction. If it falls asleep before, it is
+// woken, unless that is where it is to die. REQUIRES: the trace is known up to k.
+//
+// All but the last step are taken at once, by a hardware breakpoint at the
+// instruction before, which has to be passed as often as the trace says.
+class Run {
+ public:
+  Run(KillPointCase& the_case, bool die_asleep)
+      : case_(the_case), die_asleep_(die_asleep), victim_(the_case) {}
+
+  // False if the operation took another way than in the trace.
+  bool LeapTo(int k, const Trace& trace) {
+    if (k == 0) return true;
+    const uint64_t target = trace.addresses[static_cast<size_t>(k)];
+    const auto begin = trace.addresses.begin();
+    const auto passes = std::count(begin, begin + k, target);
+    victim_.SetBreakpoint(target);
+    for (int i = 0; i <= passes; ++i) {
+      Victim::State state = victim_.Go(/*may_sleep=*/trace.sleep_at < k);
+      if (state == Victim::State::kAsleep) {
+        if (!WakeUp(&state)) return false;
+      }
+      if (state == Victim::State::kEnded) return false;
+    }
+    victim_.SetBreakpoint(0);
+    point_.instructions = k;
+    return true;
+  }
+
+  // False if there is no next instruction to come to.
+  bool Step(Trace* trace) {
+    Victim::State state = victim_.Step();
+    if (state == Victim::State::kAsleep) {
+      trace->sleep_at = std::min(trace->sleep_at, point_.instructions);
+      if (!WakeUp(&state)) return false;
+    }
+    if (state == Victim::State::kEnded) {
+      point_.completed = true;
+      return false;
+    }
+    ++point_.instructions;
+    return true;
+  }
+
+  KillPoint point() const {
+    KillPoint point = point_;
+    if (!point.asleep && !point.completed) point.address = victim_.address();
+    return point;
+  }
+
+ private:
+  // False if it sleeps on.
+  bool WakeUp(Victim::State* state) {
+    if (die_asleep_ || !case_.Wake()) {
+      point_.asleep = true;
+      return false;
+    }
+    point_.woken = true;
+    *state = victim_.AwaitWaking();
+    return true;
+  }
+
+  KillPointCase& case_;
+  const bool die_asleep_;
+  Victim victim_;
+  KillPoint point_;
+};
+
+KillPoint RunTo(KillPointCase& the_case, int k, bool die_asleep, Trace* trace) {
+  // One victim at a time: the first, if it went astray, has had its effect on
+  // the case, so that a second one is no use. Then this point is where it ended.
+  Run run(the_case, die_asleep);
+  const int known =
+      std::min(k, static_cast<int>(trace->addresses.size()) - 1);
+  if (known > 0 && !run.LeapTo(known, *trace)) {
+    KillPoint point = run.point();
+    point.astray = !point.asleep;
+    return point;
+  }
+  while (run.point().instructions < k) {
+    const size_t next = static_cast<size_t>(run.point().instructions);
+    if (trace->addresses.size() == next) {
+      trace->addresses.push_back(run.point().address);
+    }
+    if (!run.Step(trace)) break;
+  }
+  const KillPoint point = run.point();
+  if (!point.asleep && !point.completed &&
+      trace->addresses.size() == static_cast<size_t>(point.instructions)) {
+    trace->addresses.push_back(point.address);
+  }
+  return point;
+}
+
+}  // namespace
+
+std::string KillPoint::ToString() const {
+  std::string text = absl::StrCat("killed after ", instructions,
+                                  " instructions", woken ? ", once woken" : "");
+  if (completed) return absl::StrCat(text, ", at the end");
+  if (asleep) return absl::StrCat(text, ", asleep");
+  Dl_info info;
+  if (dladdr(reinterpret_cast<void*>(address), &info) == 0) {
+    return absl::StrCat(text, ", at 0x", absl::Hex(address));
+  }
+  const bool named = info.dli_sname != nullptr;
+  return absl::StrCat(
+      text, ", at ", named ? info.dli_sname : info.dli_fname, "+0x",
+      absl::Hex(address - reinterpret_cast<uint64_t>(
+                              named ? info.dli_saddr : info.dli_fbase)));
+}
+
+KillPointReport KillAtEveryInstruction(
+    const std::function<std::unique_ptr<KillPointCase>()>& make_case,
+    int stride) {
+  const OneCpu one_cpu;
+  KillPointReport report;
+  Trace trace;
+  // Makes a case and kills its victim there. False if the check failed.
+  const auto kill_at = [&](int k, bool die_asleep, KillPoint* point) {
+    std::unique_ptr<KillPointCase> the_case = make_case();
+    *point = RunTo(*the_case, k, die_asleep, &trace);
+    the_case->Check(*point);
+    if (!::testing::Test::HasFailure()) return true;
+    ADD_FAILURE() << point->ToString();
+    return false;
+  };
+  bool slept = false;
+  for (int k = 0;; k += stride) {
+    KillPoint point;
+    if (!kill_at(k, false, &point)) return report;
+    if (point.woken && !slept) {
+      // The first one that came past the sleep: once more, to die in it.
+      slept = true;
+      KillPoint asleep;
+      if (!kill_at(k, true, &asleep)) return report;
+      report.asleep += asleep.asleep ? 1 : 0;
+      report.points += asleep.asleep ? 1 : 0;
+    }
+    if (point.astray) {
+      ++report.astray;
+      if (report.astray > 3 + report.points / 10) {
+        ADD_FAILURE() << "the operation takes another way each time";
+        return report;
+      }
+      continue;
+    }
+    if (point.completed) {
+      report.completed = 1;
+      return report;
+    }
+    ++report.points;
+    if (point.asleep) {
+      ++report.asleep;
+      return report;
+    }
+  }
+}
+
+}  // namespace ipc::testing

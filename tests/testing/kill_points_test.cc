@@ -1,0 +1,183 @@
+#include "tests/testing/kill_points.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "gtest/gtest-spi.h"
+#include "gtest/gtest.h"
+#include "ipc/base/deadline.h"
+#include "ipc/base/futex.h"
+
+namespace ipc::testing {
+namespace {
+
+struct Shared {
+  std::atomic<uint32_t> a, b, c;
+};
+
+// Memory that the victim shares with its parent.
+class SharedCase : public KillPointCase {
+ public:
+  SharedCase()
+      : shared_(static_cast<Shared*>(mmap(nullptr, sizeof(Shared),
+                                          PROT_READ | PROT_WRITE,
+                                          MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {
+  }
+  ~SharedCase() override { munmap(shared_, sizeof(Shared)); }
+
+ protected:
+  Shared* const shared_;
+};
+
+class StoresCase : public SharedCase {
+ public:
+  explicit StoresCase(std::set<std::pair<int, int>>* seen) : seen_(seen) {}
+  void Operate() override {
+    shared_->a.store(1);
+    shared_->b.store(1);
+  }
+  void Check(const KillPoint&) override {
+    seen_->insert({shared_->a.load(), shared_->b.load()});
+  }
+
+ private:
+  std::set<std::pair<int, int>>* const seen_;
+};
+
+// Every state between two stores is seen, and none that cannot be.
+TEST(KillPointsTest, SeesEachStateBetweenTwoStores) {
+  std::set<std::pair<int, int>> seen;
+  const KillPointReport report = KillAtEveryInstruction(
+      [&] { return std::make_unique<StoresCase>(&seen); });
+  EXPECT_EQ(seen, (std::set<std::pair<int, int>>{{0, 0}, {1, 0}, {1, 1}}));
+  EXPECT_GE(report.points, 5);
+  EXPECT_EQ(report.asleep, 0);
+  EXPECT_EQ(report.completed, 1);
+  EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
+  EXPECT_EQ(errno, ECHILD) << "a victim is left";
+}
+
+class CountedCase : public SharedCase {
+ public:
+  explicit CountedCase(int* last) : last_(last) {}
+  // Exactly 200 additions, each of which is a point of its own.
+  void Operate() override {
+    asm volatile(
+        "mov $200, %%ecx\n"
+        "1: lock incl %0\n"
+        "dec %%ecx\n"
+        "jnz 1b\n"
+        : "+m"(shared_->a)
+        :
+        : "rcx", "cc", "memory");
+  }
+  void Check(const KillPoint& point) override {
+    const int count = static_cast<int>(shared_->a.load());
+    EXPECT_GE(count, *last_);
+    EXPECT_LE(count, *last_ + 1) << "an instruction was left out";
+    *last_ = count;
+    if (point.completed) {
+      EXPECT_EQ(count, 200);
+    }
+  }
+
+ private:
+  int* const last_;
+};
+
+TEST(KillPointsTest, LeavesNoInstructionOut) {
+  int last = 0;
+  const KillPointReport report = KillAtEveryInstruction(
+      [&] { return std::make_unique<CountedCase>(&last); });
+  EXPECT_EQ(last, 200);
+  EXPECT_GE(report.points, 600);
+  EXPECT_EQ(report.astray, 0);
+}
+
+class SleepCase : public SharedCase {
+ public:
+  explicit SleepCase(bool may_wake) : may_wake_(may_wake) {}
+  void Operate() override {
+    shared_->b.store(1);
+    while (shared_->a.load() == 0) {
+      FutexWait(shared_->a, 0, Deadline::Infinite());
+    }
+    shared_->c.store(1);
+  }
+  bool Wake() override {
+    if (!may_wake_) return false;
+    EXPECT_EQ(shared_->b.load(), 1u);
+    EXPECT_EQ(shared_->c.load(), 0u);
+    shared_->a.store(1);
+    FutexWake(shared_->a, 1);
+    return true;
+  }
+  void Check(const KillPoint& point) override {
+    if (point.asleep) {
+      EXPECT_EQ(shared_->c.load(), 0u);
+    }
+    if (point.completed) {
+      EXPECT_EQ(shared_->c.load(), 1u);
+    }
+  }
+
+ private:
+  const bool may_wake_;
+};
+
+TEST(KillPointsTest, KillsAsleepAndAfterBeingWoken) {
+  KillPointReport report = KillAtEveryInstruction(
+      [] { return std::make_unique<SleepCase>(true); });
+  EXPECT_EQ(report.asleep, 1);
+  EXPECT_EQ(report.completed, 1);
+  const int points = report.points;
+  report = KillAtEveryInstruction(
+      [] { return std::make_unique<SleepCase>(false); });
+  EXPECT_EQ(report.asleep, 1);
+  EXPECT_EQ(report.completed, 0);
+  EXPECT_LT(report.points, points);
+}
+
+class BadCase : public SharedCase {
+ public:
+  void Operate() override {
+    shared_->a.store(1);
+    shared_->b.store(1);
+  }
+  void Check(const KillPoint&) override {
+    EXPECT_EQ(shared_->a.load(), shared_->b.load());
+  }
+};
+
+// Not every state is good, and the check says so.
+TEST(KillPointsTest, SeesTheBadState) {
+  ::testing::TestPartResultArray failures;
+  {
+    ::testing::ScopedFakeTestPartResultReporter reporter(
+        ::testing::ScopedFakeTestPartResultReporter::
+            INTERCEPT_ONLY_CURRENT_THREAD,
+        &failures);
+    KillAtEveryInstruction([] { return std::make_unique<BadCase>(); });
+  }
+  EXPECT_GE(failures.size(), 1);
+}
+
+TEST(KillPointsTest, PointNamesTheFunction) {
+  KillPoint point;
+  point.instructions = 17;
+  point.address = reinterpret_cast<uint64_t>(&getpid);
+  EXPECT_EQ(point.ToString().find("killed after 17 instructions, at "), 0u);
+  EXPECT_NE(point.ToString().find("getpid+0x0"), std::string::npos)
+      << point.ToString();
+}
+
+}  // namespace
+}  // namespace ipc::testing
