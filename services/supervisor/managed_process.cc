@@ -43,14 +43,16 @@ absl::StatusOr<std::pair<UniqueFd, UniqueFd>> CreateOutputPipe() {
   return pipe;
 }
 
-std::vector<std::pair<int, rlim_t>> ToRlimits(const v1::Limits& limits) {
-  std::vector<std::pair<int, rlim_t>> result;
-  if (limits.memory_bytes())
-    result.push_back({RLIMIT_AS, limits.memory_bytes()});
-  if (limits.cpu_seconds())
-    result.push_back({RLIMIT_CPU, limits.cpu_seconds()});
-  if (limits.files()) result.push_back({RLIMIT_NOFILE, limits.files()});
-  if (limits.processes()) result.push_back({RLIMIT_NPROC, limits.processes()});
+std::vector<std::pair<int, rlimit>> ToRlimits(const v1::Limits& limits) {
+  std::vector<std::pair<int, rlimit>> result;
+  for (const auto& [resource, value] :
+       {std::pair<int, rlim_t>{RLIMIT_AS, limits.memory_bytes()},
+        {RLIMIT_CPU, limits.cpu_seconds()},
+        {RLIMIT_NOFILE, limits.files()},
+        {RLIMIT_NPROC, limits.processes()}}) {
+    if (value == 0) continue;
+    result.push_back({resource, {.rlim_cur = value, .rlim_max = value}});
+  }
   return result;
 }
 
