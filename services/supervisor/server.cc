@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/supervisor/session.h"
 #include "services/supervisor/timestamp.h"
 
 namespace parley::supervisor {
@@ -85,8 +86,12 @@ void Server::Serve(ipc::UniqueFd connection, std::function<void()> on_close) {
 }
 
 void Server::OnClose(const std::shared_ptr<Client>& client) {
-  for (const std::string& session : client->bound_sessions) {
-    supervisor_.Down(session, [](const absl::Status&) {});
+  for (const auto& [name, up_revision] : client->bound_sessions) {
+    const auto it = supervisor_.sessions().find(name);
+    if (it != supervisor_.sessions().end() &&
+        it->second->up_revision() == up_revision) {
+      supervisor_.Down(name, [](const absl::Status&) {});
+    }
   }
   const auto on_close = client->on_close;
   clients_.erase(client);
@@ -124,7 +129,8 @@ void Server::OnMessage(const std::shared_ptr<Client>& client,
       const v1::SessionSpec& session = message.up().session();
       const absl::Status status = supervisor_.Up(session);
       if (status.ok() && message.up().bound_to_connection()) {
-        client->bound_sessions.insert(session.name());
+        client->bound_sessions[session.name()] =
+            supervisor_.sessions().at(session.name())->up_revision();
       }
       respond(status);
       break;

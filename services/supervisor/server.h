@@ -55,7 +55,9 @@ class Server : private Supervisor::Listener {
   struct Client {
     std::unique_ptr<Link> link;
     std::optional<Subscription> subscription;
-    std::set<std::string> bound_sessions;
+    // Name -> which of that name: another client may have taken it down, and
+    // begun another.
+    std::map<std::string, uint64_t> bound_sessions;
     std::function<void()> on_close;
   };
   using ClientRef = std::weak_ptr<Client>;

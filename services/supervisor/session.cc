@@ -53,8 +53,11 @@ std::string KeysOf(const Map& map) {
 }  // namespace
 
 Session::Session(EventLoop& loop, ManagedProcess::Observer& observer,
-                 const std::string& name)
-    : loop_(loop), observer_(observer), name_(name) {}
+                 const std::string& name, uint64_t up_revision)
+    : loop_(loop),
+      observer_(observer),
+      name_(name),
+      up_revision_(up_revision) {}
 
 std::vector<v1::ChannelInfo> Session::channels() const {
   std::vector<v1::ChannelInfo> result;

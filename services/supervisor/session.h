@@ -6,6 +6,7 @@
 #ifndef SERVICES_SUPERVISOR_SESSION_H_
 #define SERVICES_SUPERVISOR_SESSION_H_
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -26,9 +27,12 @@ class Session : private ManagedProcess::Observer {
  public:
   // `loop` and `observer` outlive it.
   Session(EventLoop& loop, ManagedProcess::Observer& observer,
-          const std::string& name);
+          const std::string& name, uint64_t up_revision);
 
   const std::string& name() const { return name_; }
+  // Of the event that it is up. No other session has the same, not even one
+  // that has the same name later.
+  uint64_t up_revision() const { return up_revision_; }
   bool stopping() const { return stopping_; }
   const std::map<std::string, std::unique_ptr<ManagedProcess>>& processes()
       const {
@@ -67,6 +71,7 @@ class Session : private ManagedProcess::Observer {
   EventLoop& loop_;
   ManagedProcess::Observer& observer_;
   const std::string name_;
+  const uint64_t up_revision_;
   std::map<std::string, Channel> channels_;
   std::map<std::string, std::unique_ptr<ManagedProcess>> processes_;
   std::shared_ptr<bool> advance_posted_ = std::make_shared<bool>(false);

@@ -57,12 +57,13 @@ absl::StatusOr<Session*> Supervisor::Find(const std::string& session) {
 }
 
 Session& Supervisor::NewSession(const std::string& name) {
-  std::unique_ptr<Session>& session = sessions_[name];
-  session = std::make_unique<Session>(
-      loop_, static_cast<ManagedProcess::Observer&>(*this), name);
   v1::Event event;
   event.mutable_session_up()->set_name(name);
   Publish(std::move(event));
+  std::unique_ptr<Session>& session = sessions_[name];
+  session = std::make_unique<Session>(
+      loop_, static_cast<ManagedProcess::Observer&>(*this), name,
+      history_.revision());
   return *session;
 }
 
