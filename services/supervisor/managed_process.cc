@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -43,8 +42,9 @@ absl::StatusOr<std::pair<UniqueFd, UniqueFd>> CreateOutputPipe() {
   return pipe;
 }
 
-std::vector<std::pair<int, rlimit>> ToRlimits(const v1::Limits& limits) {
-  std::vector<std::pair<int, rlimit>> result;
+// `result`, and after them those of the spec.
+ManagedProcess::Limits WithLimits(ManagedProcess::Limits result,
+                                  const v1::Limits& limits) {
   for (const auto& [resource, value] :
        {std::pair<int, rlim_t>{RLIMIT_AS, limits.memory_bytes()},
         {RLIMIT_CPU, limits.cpu_seconds()},
@@ -59,10 +59,11 @@ std::vector<std::pair<int, rlimit>> ToRlimits(const v1::Limits& limits) {
 }  // namespace
 
 ManagedProcess::ManagedProcess(EventLoop& loop, Observer& observer,
-                               const std::string& session,
+                               const Limits& limits, const std::string& session,
                                const v1::ProcessSpec& spec)
     : loop_(loop),
       observer_(observer),
+      limits_(limits),
       spec_(spec),
       log_(std::make_shared<LogBuffer>(kLogBytes)) {
   info_.set_session(session);
@@ -155,7 +156,7 @@ absl::Status ManagedProcess::Spawn(
     options.fds[STDOUT_FILENO + i] = write_ends[i].get();
   }
   options.working_directory = spec_.working_directory();
-  options.limits = ToRlimits(spec_.limits());
+  options.limits = WithLimits(limits_, spec_.limits());
   options.new_session = true;
   // This is the supervisor's only thread, so it ends with the supervisor.
   options.death_signal = SIGKILL;

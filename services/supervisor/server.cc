@@ -1,5 +1,6 @@
 #include "services/supervisor/server.h"
 
+#include <errno.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -7,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "services/supervisor/session.h"
 #include "services/supervisor/timestamp.h"
 
@@ -16,6 +18,10 @@ namespace {
 // Of one push: small enough that processes take turns, large enough that the
 // message around it costs little.
 constexpr size_t kLogPiece = 32 * 1024;
+
+// Until there may be descriptors again for another client. Also when one of
+// ours closes, but not only clients take them, nor only this process.
+constexpr absl::Duration kAcceptPause = absl::Milliseconds(100);
 
 const std::string* SessionOf(const v1::Event& event) {
   switch (event.change_case()) {
@@ -46,17 +52,44 @@ Server::Server(EventLoop& loop, Supervisor& supervisor,
   supervisor_.set_listener(this);
 }
 
-Server::~Server() { supervisor_.set_listener(nullptr); }
+Server::~Server() {
+  supervisor_.set_listener(nullptr);
+  if (accept_again_.has_value()) loop_.Cancel(*accept_again_);
+  if (listener_watch_ != 0) loop_.Unwatch(listener_watch_);
+}
 
 void Server::Listen(ipc::UniqueFd listener) {
   listener_ = std::move(listener);
-  loop_.Watch(listener_.get(), EPOLLIN, [this](uint32_t) {
-    ipc::UniqueFd connection(
-        accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (!connection.ok()) return;  // it has gone, or comes again with the event
+  listener_watch_ =
+      loop_.Watch(listener_.get(), EPOLLIN, [this](uint32_t) { Accept(); });
+}
+
+void Server::Accept() {
+  ipc::UniqueFd connection(
+      accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (connection.ok()) {
     if (!IsOfOurUser(connection.get())) return;
     Serve(std::move(connection), [] {});
-  });
+  } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
+             errno == ENOMEM) {
+    PauseAccepting();
+  }
+  // Else the connection has gone, or comes again with the event.
+}
+
+// Out of descriptors or memory: the connection stays in the queue, and the
+// listener readable. To be told so all the time would take the whole processor,
+// and free none.
+void Server::PauseAccepting() {
+  loop_.Modify(listener_watch_, 0);
+  accept_again_ = loop_.RunAfter(kAcceptPause, [this] { ResumeAccepting(); });
+}
+
+void Server::ResumeAccepting() {
+  if (!accept_again_.has_value()) return;
+  loop_.Cancel(*accept_again_);
+  accept_again_.reset();
+  loop_.Modify(listener_watch_, EPOLLIN);
 }
 
 void Server::Serve(ipc::UniqueFd connection, std::function<void()> on_close) {
@@ -95,6 +128,7 @@ void Server::OnClose(const std::shared_ptr<Client>& client) {
   }
   const auto on_close = client->on_close;
   clients_.erase(client);
+  ResumeAccepting();
   on_close();
 }
 

@@ -62,6 +62,9 @@ class Server : private Supervisor::Listener {
   };
   using ClientRef = std::weak_ptr<Client>;
 
+  void Accept();
+  void PauseAccepting();
+  void ResumeAccepting();
   void OnEvent() override;
   void OnOutput(const ManagedProcess& process) override;
   void OnMessage(const std::shared_ptr<Client>& client,
@@ -80,6 +83,9 @@ class Server : private Supervisor::Listener {
   Supervisor& supervisor_;
   std::function<void()> shut_down_;
   ipc::UniqueFd listener_;
+  EventLoop::WatchId listener_watch_ = 0;
+  // Set while the listener is not watched.
+  std::optional<EventLoop::TimerId> accept_again_;
   std::set<std::shared_ptr<Client>> clients_;
   // Expires with the server, for what was posted before.
   std::shared_ptr<bool> pump_posted_ = std::make_shared<bool>(false);

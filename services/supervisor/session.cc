@@ -53,9 +53,11 @@ std::string KeysOf(const Map& map) {
 }  // namespace
 
 Session::Session(EventLoop& loop, ManagedProcess::Observer& observer,
-                 const std::string& name, uint64_t up_revision)
+                 const ManagedProcess::Limits& limits, const std::string& name,
+                 uint64_t up_revision)
     : loop_(loop),
       observer_(observer),
+      limits_(limits),
       name_(name),
       up_revision_(up_revision) {}
 
@@ -85,12 +87,7 @@ absl::Status Session::Up(const v1::SessionSpec& spec) {
   }
   for (const v1::ProcessSpec& process : spec.processes()) {
     if (absl::Status s = Check(process); !s.ok()) return s;
-    if (!processes_
-             .emplace(process.name(),
-                      std::make_unique<ManagedProcess>(
-                          loop_, static_cast<ManagedProcess::Observer&>(*this),
-                          name_, process))
-             .second) {
+    if (!processes_.emplace(process.name(), NewProcess(process)).second) {
       return absl::InvalidArgumentError(
           absl::StrCat("two processes are named \"", process.name(), "\""));
     }
@@ -149,8 +146,7 @@ absl::StatusOr<ManagedProcess*> Session::StartProcess(
   }
   std::unique_ptr<ManagedProcess>& process = processes_[spec.name()];
   if (process == nullptr) {
-    process = std::make_unique<ManagedProcess>(
-        loop_, static_cast<ManagedProcess::Observer&>(*this), name_, spec);
+    process = NewProcess(spec);
     OnChange(*process);
   } else if (process->ended()) {
     process->Restart(spec);
@@ -222,6 +218,13 @@ void Session::StartWhatCanBe() {
     }
   }
   ReleaseChannelEnds();
+}
+
+std::unique_ptr<ManagedProcess> Session::NewProcess(
+    const v1::ProcessSpec& spec) {
+  return std::make_unique<ManagedProcess>(
+      loop_, static_cast<ManagedProcess::Observer&>(*this), limits_, name_,
+      spec);
 }
 
 void Session::Start(ManagedProcess& process) {

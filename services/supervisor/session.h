@@ -25,9 +25,10 @@ namespace parley::supervisor {
 
 class Session : private ManagedProcess::Observer {
  public:
-  // `loop` and `observer` outlive it.
+  // `loop`, `observer` and `limits` outlive it.
   Session(EventLoop& loop, ManagedProcess::Observer& observer,
-          const std::string& name, uint64_t up_revision);
+          const ManagedProcess::Limits& limits, const std::string& name,
+          uint64_t up_revision);
 
   const std::string& name() const { return name_; }
   // Of the event that it is up. No other session has the same, not even one
@@ -64,12 +65,14 @@ class Session : private ManagedProcess::Observer {
   void Advance();
   void StartWhatCanBe();
   void StopWhatCanBe();
+  std::unique_ptr<ManagedProcess> NewProcess(const v1::ProcessSpec& spec);
   void Start(ManagedProcess& process);
   void ReleaseChannelEnds();
   bool IsNeeded(const ManagedProcess& needed) const;
 
   EventLoop& loop_;
   ManagedProcess::Observer& observer_;
+  const ManagedProcess::Limits& limits_;
   const std::string name_;
   const uint64_t up_revision_;
   std::map<std::string, Channel> channels_;
