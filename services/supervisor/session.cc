@@ -242,20 +242,33 @@ void Session::Start(ManagedProcess& process) {
 }
 
 // Closes what no process is waiting to be given: a reader must see the end when
-// the last writer is gone, and a writer that the last reader is.
+// the last writer is gone, and a writer that the last reader is. An end that no
+// process was granted yet is kept for one that is added later; else whoever
+// comes first finds the other end closed. Nobody comes while stopping.
 void Session::ReleaseChannelEnds() {
   for (auto& [name, channel] : channels_) {
+    const bool duplex = channel.spec().pipe().duplex();
+    int readers = 0, writers = 0;
     bool read_awaited = false, write_awaited = false;
     for (const auto& [process_name, process] : processes_) {
-      if (!IsPending(process)) continue;
+      bool reads = false, writes = false;
       for (const v1::Grant& grant : process->spec().grants()) {
         if (grant.channel() != name) continue;
-        read_awaited |= grant.role() != v1::WRITE;
-        write_awaited |= grant.role() != v1::READ;
+        reads |= grant.role() != v1::WRITE;
+        writes |= grant.role() != v1::READ;
       }
+      readers += reads;
+      writers += writes;
+      read_awaited |= reads && IsPending(process);
+      write_awaited |= writes && IsPending(process);
     }
-    if (!read_awaited) channel.Release(v1::READ);
-    if (!write_awaited) channel.Release(v1::WRITE);
+    // Of a duplex pipe, the second end belongs to the second process.
+    const bool read_given = readers > 0;
+    const bool write_given = writers > (duplex ? 1 : 0);
+    if (stopping_ || (read_given && !read_awaited)) channel.Release(v1::READ);
+    if (stopping_ || (write_given && !write_awaited)) {
+      channel.Release(v1::WRITE);
+    }
   }
 }
 
