@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "ipc/base/posix_error.h"
+#include "services/supervisor/dependency_graph.h"
 
 namespace parley::supervisor {
 namespace {
@@ -50,6 +50,41 @@ std::string KeysOf(const Map& map) {
       }));
 }
 
+using SpecsByName = std::map<std::string, const v1::ProcessSpec*>;
+
+// Whether what they depend on is there, and none of them on itself in the end.
+absl::Status CheckDependencies(const SpecsByName& specs,
+                               const std::string& session) {
+  std::map<std::string, int> indices;
+  std::vector<const v1::ProcessSpec*> by_index;
+  for (const auto& [name, spec] : specs) {
+    indices[name] = static_cast<int>(by_index.size());
+    by_index.push_back(spec);
+  }
+  DependencyEdges edges(by_index.size());
+  for (const auto& [name, index] : indices) {
+    for (const v1::Dependency& dependency : by_index[index]->dependencies()) {
+      const auto on = indices.find(dependency.process());
+      if (on == indices.end()) {
+        return absl::NotFoundError(
+            absl::StrCat("process ", name, " depends on \"",
+                         dependency.process(), "\", which session ", session,
+                         " does not have (", KeysOf(specs), ")"));
+      }
+      edges[index].push_back(on->second);
+    }
+  }
+  const std::vector<int> cycle = FindCycle(edges);
+  if (cycle.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("in session ", session, ", none of these can ever start: ",
+                   absl::StrJoin(cycle, " -> ",
+                                 [&](std::string* out, int index) {
+                                   out->append(by_index[index]->name());
+                                 }),
+                   "; remove one of these dependencies"));
+}
+
 }  // namespace
 
 Session::Session(EventLoop& loop, ManagedProcess::Observer& observer,
@@ -92,13 +127,11 @@ absl::Status Session::Up(const v1::SessionSpec& spec) {
           absl::StrCat("two processes are named \"", process.name(), "\""));
     }
   }
+  SpecsByName specs;
   for (const v1::ProcessSpec& process : spec.processes()) {
-    for (const v1::Dependency& dependency : process.dependencies()) {
-      if (absl::Status s = Find(dependency.process()).status(); !s.ok()) {
-        return ipc::Annotate(s, absl::StrCat(process.name(), " depends on"));
-      }
-    }
+    specs[process.name()] = &process;
   }
+  if (absl::Status s = CheckDependencies(specs, name_); !s.ok()) return s;
   for (const auto& [name, process] : processes_) OnChange(*process);
   return absl::OkStatus();
 }
@@ -141,9 +174,10 @@ absl::StatusOr<ManagedProcess*> Session::StartProcess(
         absl::StrCat("session ", name_, " is being stopped"));
   }
   if (absl::Status s = Check(spec); !s.ok()) return s;
-  for (const v1::Dependency& dependency : spec.dependencies()) {
-    if (absl::Status s = Find(dependency.process()).status(); !s.ok()) return s;
-  }
+  SpecsByName specs;
+  for (const auto& [name, other] : processes_) specs[name] = &other->spec();
+  specs[spec.name()] = &spec;
+  if (absl::Status s = CheckDependencies(specs, name_); !s.ok()) return s;
   std::unique_ptr<ManagedProcess>& process = processes_[spec.name()];
   if (process == nullptr) {
     process = NewProcess(spec);
@@ -285,21 +319,14 @@ bool Session::IsNeeded(const ManagedProcess& needed) const {
       });
 }
 
+// There is always one that can be, since no dependencies form a circle.
 void Session::StopWhatCanBe() {
   ReleaseChannelEnds();
   bool all_ended = true;
-  bool one_stops = false;
   for (const auto& [name, process] : processes_) {
     if (process->ended()) continue;
     all_ended = false;
     if (!process->stop_asked() && !IsNeeded(*process)) {
-      process->Stop(process->default_grace());
-    }
-    one_stops |= process->stop_asked();
-  }
-  if (!all_ended && !one_stops) {
-    // They depend on each other in a circle: there is no order.
-    for (const auto& [name, process] : processes_) {
       process->Stop(process->default_grace());
     }
   }

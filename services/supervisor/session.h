@@ -42,11 +42,12 @@ class Session : private ManagedProcess::Observer {
   std::vector<v1::ChannelInfo> channels() const;
 
   // Creates the channels and the processes, and starts those that depend on
-  // nothing. If that fails, nothing was started.
+  // nothing. If that fails, nothing was started. InvalidArgument if processes
+  // depend on each other in a circle, so that none of them could ever start.
   absl::Status Up(const v1::SessionSpec& spec);
 
   // Adds a process, or starts an ended one again, as soon as what it depends on
-  // has come. AlreadyExists if it runs.
+  // has come. AlreadyExists if it runs; InvalidArgument as of Up.
   absl::StatusOr<ManagedProcess*> StartProcess(const v1::ProcessSpec& spec);
 
   // NotFound names the ones there are.

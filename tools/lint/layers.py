@@ -52,6 +52,7 @@ LAYERS = (
     Layer(
         "services/control",
         ("ipc/", "services/agent/", "services/supervisor/client",
+         "services/supervisor/dependency_graph",
          "services/supervisor/supervisor_cc_proto"),
         ("gRPC", "protobuf", "CLI11")),
     # Any other service: sender, receiver, writer, reader, and yours.

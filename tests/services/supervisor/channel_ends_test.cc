@@ -3,7 +3,6 @@
 // for the end.
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/supervisor/supervisor.pb.h"

@@ -10,6 +10,8 @@
 namespace parley::supervisor {
 namespace {
 
+using ::testing::HasSubstr;
+
 // A session was bound to its client by name. So a client that had left its
 // session to somebody else, who took it down and began another of that name,
 // took the other's session with it when it went.
@@ -32,6 +34,43 @@ TEST(SessionsTest, AClientThatGoesTakesItsOwnSessionsOnly) {
   ASSERT_EQ(list.sessions_size(), 1);
   EXPECT_EQ(list.sessions(0).name(), "s");
   EXPECT_FALSE(list.sessions(0).stopping());
+}
+
+// Such processes waited for each other for ever, and the session could not even
+// be taken down: each was still needed by another.
+TEST(SessionsTest, ACircleOfDependenciesIsRefusedAndNamed) {
+  RunningSupervisor supervisor;
+  v1::ProcessSpec a = Process("a", Testcase("sleeps_forever"));
+  v1::ProcessSpec b = a, c = a;
+  b.set_name("b");
+  c.set_name("c");
+  AddDependency(a, "b", v1::IS_STARTED);
+  AddDependency(b, "c", v1::IS_STARTED);
+  v1::ProcessSpec c_of_circle = c;
+  AddDependency(c_of_circle, "b", v1::IS_STARTED);
+  v1::SessionSpec session = Session("s");
+  for (const auto& process : {a, b, c_of_circle}) {
+    *session.add_processes() = process;
+  }
+  const absl::Status refused = supervisor.Up(session);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(refused.message(), HasSubstr("b -> c -> b"));
+  EXPECT_EQ(supervisor.List().sessions_size(), 0);
+
+  // One that ends can be started again in another way: all the others run.
+  *session.mutable_processes(2) = c;
+  ASSERT_TRUE(supervisor.Up(session).ok());
+  supervisor.AwaitState("s", "a", v1::READY);
+  ASSERT_TRUE(supervisor.StopProcess("s", "c", kPatience).ok());
+  AddDependency(c, "a", v1::IS_STARTED);
+  EXPECT_THAT(supervisor.StartProcess("s", c).status().message(),
+              HasSubstr("a -> b -> c -> a"));
+  v1::ProcessSpec itself = Process("d", Testcase("sleeps_forever"));
+  AddDependency(itself, "d", v1::IS_STARTED);
+  EXPECT_THAT(supervisor.StartProcess("s", itself).status().message(),
+              HasSubstr("d -> d"));
+  EXPECT_EQ(supervisor.List().processes_size(), 3);
+  EXPECT_TRUE(supervisor.Down("s").ok());
 }
 
 }  // namespace
