@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "services/agent/environment.h"
 #include "services/supervisor/dependency_graph.h"
 
 namespace parley::supervisor {
@@ -140,6 +141,20 @@ absl::Status Session::Check(const v1::ProcessSpec& spec) const {
   if (spec.name().empty() || spec.path().empty()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "process \"", spec.name(), "\" needs a name and the path of a binary"));
+  }
+  for (const auto& [variable, value] : spec.env()) {
+    // A "=" in the name would make it another's.
+    if (variable.empty() || variable.find('=') != std::string::npos) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "process ", spec.name(), ": \"", variable,
+          "\" is no name of an environment variable: give it one that is not "
+          "empty and has no \"=\""));
+    }
+    if (agent::IsForOneProcess(variable)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "process ", spec.name(), ": the environment variable ", variable,
+          " is set by the supervisor: remove it, and grant channels"));
+    }
   }
   for (const v1::Grant& grant : spec.grants()) {
     if (!channels_.contains(grant.channel())) {

@@ -47,7 +47,8 @@ LAYERS = (
     Layer("services/agent", ("ipc/",), ()),
     # Its main is that of a service: it is granted its sockets as any other is.
     Layer("services/supervisor",
-          ("ipc/", "services/agent/listen_fds", "services/agent/notify"),
+          ("ipc/", "services/agent/environment", "services/agent/listen_fds",
+           "services/agent/notify"),
           ("protobuf", "CLI11")),
     Layer(
         "services/control",

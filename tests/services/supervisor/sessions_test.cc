@@ -1,5 +1,6 @@
 // Sessions of the real supervisor: how they come and go.
 #include <memory>
+#include <string>
 
 #include "absl/status/status.h"
 #include "gmock/gmock.h"
@@ -10,6 +11,7 @@
 namespace parley::supervisor {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 // A session was bound to its client by name. So a client that had left its
@@ -71,6 +73,34 @@ TEST(SessionsTest, ACircleOfDependenciesIsRefusedAndNamed) {
               HasSubstr("d -> d"));
   EXPECT_EQ(supervisor.List().processes_size(), 3);
   EXPECT_TRUE(supervisor.Down("s").ok());
+}
+
+// The first of two variables of one name counts, and a spec's came first: a
+// process was told of another's channels, or said READY to somebody else.
+TEST(SessionsTest, WhatTheSupervisorTellsAProcessIsNotForItsSpecToSay) {
+  RunningSupervisor supervisor;
+  for (const std::string name :
+       {"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID",
+        "LISTEN_FDS=9", ""}) {
+    SCOPED_TRACE(name);
+    v1::ProcessSpec process = Process("p", Testcase("sleeps_forever"));
+    (*process.mutable_env())[name] = "1";
+    v1::SessionSpec session = Session("s");
+    *session.add_processes() = process;
+    for (const absl::Status& refused :
+         {supervisor.Up(session),
+          supervisor.StartProcess("s", process).status()}) {
+      EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+      EXPECT_THAT(refused.message(),
+                  AllOf(HasSubstr("process p"), HasSubstr(name)));
+    }
+  }
+  v1::ProcessSpec process = Process("p", "/usr/bin/env");
+  (*process.mutable_env())["LISTEN_ADDRESS"] = "its own affair";
+  ASSERT_TRUE(supervisor.StartProcess("s", process).ok());
+  supervisor.AwaitState("s", "p", v1::EXITED);
+  EXPECT_THAT(supervisor.OutputOf("s", "p"),
+              HasSubstr("LISTEN_ADDRESS=its own affair\n"));
 }
 
 }  // namespace
