@@ -314,6 +314,7 @@ void ManagedProcess::FinishIfDrained() {
     }
   }
   *info_.mutable_ended() = ToProto(absl::Now());
+  info_.set_log_end(log_->end());
   SetState(v1::EXITED);
 }
 
