@@ -31,6 +31,17 @@ constexpr int kFirstGrantedFd = 3;  // SD_LISTEN_FDS_START
 // this passes only for one that hides from us.
 constexpr absl::Duration kDrainLimit = absl::Seconds(2);
 
+// Between two events that tell no more than another STATUS=. A process may send
+// one for every message it handles, and the history is for what all processes
+// do.
+constexpr absl::Duration kStatusInterval = absl::Milliseconds(100);
+
+// Notifications that are read before others have their turn; the rest comes
+// with the next event. And when the process has ended, far more than the
+// socket's queue holds (net.unix.max_dgram_qlen).
+constexpr int kNotificationsAtOnce = 16;
+constexpr int kLastNotifications = 65536;
+
 // A pipe whose read end, and only that, does not block.
 absl::StatusOr<std::pair<UniqueFd, UniqueFd>> CreateOutputPipe() {
   int ends[2];
@@ -76,7 +87,8 @@ ManagedProcess::~ManagedProcess() {
   for (Output& output : outputs_) CloseOutput(output);
   if (notify_watch_ != 0) loop_.Unwatch(notify_watch_);
   if (pidfd_watch_ != 0) loop_.Unwatch(pidfd_watch_);
-  for (auto* timer : {&ready_timer_, &kill_timer_, &drain_timer_}) {
+  for (auto* timer :
+       {&ready_timer_, &kill_timer_, &drain_timer_, &status_timer_}) {
     CancelTimer(*timer);
   }
 }
@@ -169,8 +181,9 @@ absl::Status ManagedProcess::Spawn(
   pidfd_watch_ = loop_.Watch(process_->poll_fd(), EPOLLIN,
                              [this](uint32_t) { OnPidfd(); });
   notify_ = *std::move(notify);
-  notify_watch_ = loop_.Watch(notify_.fd(), EPOLLIN,
-                              [this](uint32_t) { ReadNotifications(); });
+  notify_watch_ = loop_.Watch(notify_.fd(), EPOLLIN, [this](uint32_t) {
+    ReadNotifications(kNotificationsAtOnce);
+  });
   for (int i = 0; i < 2; ++i) {
     Output& output = outputs_[i];
     output.stream =
@@ -216,6 +229,7 @@ void ManagedProcess::Stop(absl::Duration grace) {
 
 void ManagedProcess::SetState(v1::ProcessState state) {
   info_.set_state(state);
+  status_unpublished_ = false;
   observer_.OnChange(*this);
 }
 
@@ -248,19 +262,37 @@ void ManagedProcess::CloseOutput(Output& output) {
   output.fd.Reset();
 }
 
-void ManagedProcess::ReadNotifications() {
-  while (std::optional<Notification> n = notify_.Receive()) {
-    if (n->status.has_value()) info_.set_status_text(*n->status);
+void ManagedProcess::ReadNotifications(int most) {
+  for (int i = 0; i < most; ++i) {
+    const std::optional<Notification> n = notify_.Receive();
+    if (!n.has_value()) return;
+    const bool is_news =
+        n->status.has_value() && *n->status != info_.status_text();
+    if (is_news) info_.set_status_text(*n->status);
     if (n->ready && state() == v1::STARTED) {
       CancelTimer(ready_timer_);
       was_ready_ = true;
       SetState(v1::READY);
     } else if (n->stopping && running() && state() != v1::STOPPING) {
       SetState(v1::STOPPING);
-    } else if (n->status.has_value()) {
-      observer_.OnChange(*this);
+    } else if (is_news) {
+      PublishStatus();
     }
   }
+}
+
+// At once, or, soon after the one before, together with what comes meanwhile.
+void ManagedProcess::PublishStatus() {
+  if (status_timer_.has_value()) {
+    status_unpublished_ = true;
+    return;
+  }
+  status_timer_ = loop_.RunAfter(kStatusInterval, [this] {
+    status_timer_.reset();
+    if (status_unpublished_) PublishStatus();
+  });
+  status_unpublished_ = false;
+  observer_.OnChange(*this);
 }
 
 void ManagedProcess::OnReadyTimeout() {
@@ -286,7 +318,7 @@ void ManagedProcess::OnPidfd() {
   CancelTimer(ready_timer_);
   CancelTimer(kill_timer_);
   // What it said before it ended.
-  ReadNotifications();
+  ReadNotifications(kLastNotifications);
   observer_.OnReaped(*this);
   drain_timer_ = loop_.RunAfter(kDrainLimit, [this] {
     drain_timer_.reset();

@@ -105,7 +105,8 @@ class ManagedProcess {
   void SignalGroup(int signal);
   void ReadOutput(Output& output);
   void CloseOutput(Output& output);
-  void ReadNotifications();
+  void ReadNotifications(int most);
+  void PublishStatus();
   void OnReadyTimeout();
   void OnPidfd();
   void FinishIfDrained();
@@ -130,6 +131,9 @@ class ManagedProcess {
   std::optional<EventLoop::TimerId> ready_timer_;
   std::optional<EventLoop::TimerId> kill_timer_;
   std::optional<EventLoop::TimerId> drain_timer_;
+  // Set while the last change that was only of the status text is recent.
+  std::optional<EventLoop::TimerId> status_timer_;
+  bool status_unpublished_ = false;
 };
 
 }  // namespace parley::supervisor

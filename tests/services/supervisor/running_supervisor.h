@@ -70,7 +70,8 @@ class RunningSupervisor {
   v1::ListResponse List();
 
   // What has happened, up to the first push that `is_awaited`: events since the
-  // supervisor began, logs from their beginning. Goes on after the last call.
+  // supervisor began, logs from their beginning. Goes on after the last call, so
+  // await what comes in no certain order by one call.
   v1::ServerMessage Await(
       const std::function<bool(const v1::ServerMessage&)>& is_awaited);
   v1::ProcessInfo AwaitState(const std::string& session,
