@@ -5,12 +5,19 @@
 #ifndef SERVICES_AGENT_ENVIRONMENT_H_
 #define SERVICES_AGENT_ENVIRONMENT_H_
 
+#include <string>
+#include <vector>
+
 #include "absl/strings/string_view.h"
 
 namespace parley::agent {
 
 // Whether `variable`, a name, is one of these.
 bool IsForOneProcess(absl::string_view variable);
+
+// The caller's environment without these, as "NAME=value": what a child of its
+// own may inherit.
+std::vector<std::string> InheritableEnv();
 
 }  // namespace parley::agent
 

@@ -17,11 +17,6 @@
 namespace parley::supervisor {
 namespace {
 
-std::string Runfile(absl::string_view path) {
-  return absl::StrCat(getenv("TEST_SRCDIR"), "/", getenv("TEST_WORKSPACE"), "/",
-                      path);
-}
-
 v1::ClientMessage UpMessage(const v1::SessionSpec& session,
                             bool bound_to_connection) {
   v1::ClientMessage message;
@@ -49,6 +44,11 @@ std::string Listen(ipc::UniqueFd& listener) {
 }
 
 }  // namespace
+
+std::string Runfile(absl::string_view path) {
+  return absl::StrCat(getenv("TEST_SRCDIR"), "/", getenv("TEST_WORKSPACE"), "/",
+                      path);
+}
 
 std::string Testcase(absl::string_view name) {
   return Runfile(absl::StrCat("tests/testcases/", name));

@@ -33,6 +33,8 @@ namespace parley::supervisor {
 
 inline constexpr absl::Duration kPatience = absl::Seconds(50);
 
+// A file below the workspace's runfiles.
+std::string Runfile(absl::string_view path);
 // The path of a program of //tests/testcases.
 std::string Testcase(absl::string_view name);
 
@@ -70,8 +72,8 @@ class RunningSupervisor {
   v1::ListResponse List();
 
   // What has happened, up to the first push that `is_awaited`: events since the
-  // supervisor began, logs from their beginning. Goes on after the last call, so
-  // await what comes in no certain order by one call.
+  // supervisor began, logs from their beginning. Goes on after the last call,
+  // so await what comes in no certain order by one call.
   v1::ServerMessage Await(
       const std::function<bool(const v1::ServerMessage&)>& is_awaited);
   v1::ProcessInfo AwaitState(const std::string& session,
