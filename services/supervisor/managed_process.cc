@@ -14,7 +14,7 @@
 #include "ipc/base/posix_error.h"
 #include "ipc/process/exit_status.h"
 #include "ipc/process/spawn.h"
-#include "services/supervisor/timestamp.h"
+#include "services/supervisor/proto_time.h"
 
 namespace parley::supervisor {
 namespace {

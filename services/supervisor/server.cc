@@ -10,8 +10,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "services/supervisor/proto_time.h"
 #include "services/supervisor/session.h"
-#include "services/supervisor/timestamp.h"
 
 namespace parley::supervisor {
 namespace {

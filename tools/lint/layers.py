@@ -54,6 +54,7 @@ LAYERS = (
         "services/control",
         ("ipc/", "services/agent/", "services/supervisor/client",
          "services/supervisor/dependency_graph",
+         "services/supervisor/proto_time",
          "services/supervisor/supervisor_cc_proto"),
         ("gRPC", "protobuf", "CLI11")),
     # Any other service: sender, receiver, writer, reader, and yours.
