@@ -27,7 +27,9 @@ DependencyState StateOf(const v1::Dependency& dependency,
 std::string WhyImpossible(const v1::Dependency& dependency,
                           const ManagedProcess& on) {
   std::string how = "failed";
-  if (on.state() == v1::EXITED) {
+  if (on.stop_asked()) {
+    how = "was stopped";
+  } else if (on.state() == v1::EXITED) {
     how = on.info().exit().has_signal()
               ? absl::StrCat("was killed by signal ", on.info().exit().signal())
               : absl::StrCat("exited with ", on.info().exit().code());

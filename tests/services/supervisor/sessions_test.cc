@@ -1,10 +1,16 @@
 // Sessions of the real supervisor: how they come and go.
+#include <signal.h>
+#include <sys/types.h>
+
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/supervisor/client.h"
 #include "services/supervisor/supervisor.pb.h"
 #include "tests/services/supervisor/running_supervisor.h"
 
@@ -101,6 +107,77 @@ TEST(SessionsTest, WhatTheSupervisorTellsAProcessIsNotForItsSpecToSay) {
   supervisor.AwaitState("s", "p", v1::EXITED);
   EXPECT_THAT(supervisor.OutputOf("s", "p"),
               HasSubstr("LISTEN_ADDRESS=its own affair\n"));
+}
+
+// A process that was stopped counted as having done what it was to do, if it
+// exits with 0 when it is asked to, as is polite.
+TEST(SessionsTest, AProcessThatWasStoppedHasNotExitedOk) {
+  RunningSupervisor supervisor;
+  v1::SessionSpec session = Session("s");
+  *session.add_processes() = Process("first", Testcase("exits_on_sigterm"));
+  v1::ProcessSpec& then = *session.add_processes();
+  then = Process("then", Testcase("sleeps_forever"));
+  AddDependency(then, "first", v1::HAS_EXITED_OK);
+  ASSERT_TRUE(supervisor.Up(session).ok());
+  supervisor.AwaitOutput("s", "first", "up\n");
+  const auto stopped = supervisor.StopProcess("s", "first", kPatience);
+  ASSERT_TRUE(stopped.ok()) << stopped.status();
+  EXPECT_TRUE(stopped->exit().has_code());
+  EXPECT_EQ(stopped->exit().code(), 0);
+
+  const v1::ServerMessage next =
+      supervisor.Await([](const v1::ServerMessage& message) {
+        const v1::ProcessInfo& info = message.event().process();
+        return info.name() == "then" && info.state() != v1::PENDING;
+      });
+  EXPECT_EQ(next.event().process().state(), v1::FAILED);
+  EXPECT_EQ(next.event().process().error(),
+            "depends on first (HAS_EXITED_OK), which was stopped");
+}
+
+// Stopping one that had ended, but whose output was still open, set the timer
+// of its grace time, which then killed the process that had been started in its
+// place.
+TEST(SessionsTest, TheGraceOfAProcessEndsWithIt) {
+  RunningSupervisor supervisor;
+  v1::SessionSpec session = Session("s");
+  *session.add_channels() = Pipe("c");
+  v1::ProcessSpec& process = *session.add_processes();
+  process = Process("p", Testcase("leaves_output_open"));
+  AddGrant(process, "c", v1::READ);
+  ASSERT_TRUE(supervisor.Up(session).ok());
+  const pid_t pid = supervisor.AwaitState("s", "p", v1::READY).pid();
+  // Until it is reaped.
+  while (kill(pid, 0) == 0) supervisor.List();
+
+  constexpr absl::Duration kGrace = absl::Seconds(1);
+  const std::unique_ptr<Client> stopper = supervisor.Connect();
+  v1::ClientMessage stop;
+  stop.mutable_stop_process()->set_session("s");
+  stop.mutable_stop_process()->set_process("p");
+  stop.mutable_stop_process()->mutable_grace()->set_seconds(
+      absl::ToInt64Seconds(kGrace));
+  // Sent, and answered later.
+  EXPECT_EQ(stopper->Call(stop, absl::ZeroDuration()).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  v1::ClientMessage list;
+  list.mutable_list();
+  EXPECT_EQ(stopper->Call(list, kPatience)->list().processes(0).state(),
+            v1::STOPPING);
+
+  // Its output ends as the pipe does: nobody writes to it any more.
+  v1::ProcessSpec writer = Process("writer", "/bin/true");
+  AddGrant(writer, "c", v1::WRITE);
+  ASSERT_TRUE(supervisor.StartProcess("s", writer).ok());
+  supervisor.AwaitState("s", "p", v1::EXITED);
+  const auto again = supervisor.StartProcess(
+      "s", Process("p", "/bin/sleep",
+                   {std::to_string(2 * absl::ToInt64Seconds(kGrace))}));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->generation(), 2u);
+  const v1::ProcessInfo end = supervisor.AwaitState("s", "p", v1::EXITED);
+  EXPECT_EQ(end.exit().signal(), 0);
+  EXPECT_TRUE(end.exit().has_code());
 }
 
 }  // namespace
