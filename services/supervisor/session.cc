@@ -28,7 +28,9 @@ std::string WhyImpossible(const v1::Dependency& dependency,
                           const ManagedProcess& on) {
   std::string how = "failed";
   if (on.stop_asked()) {
-    how = "was stopped";
+    how = on.info().error().empty()
+              ? "was stopped"
+              : absl::StrCat("was stopped, since it ", on.info().error());
   } else if (on.state() == v1::EXITED) {
     how = on.info().exit().has_signal()
               ? absl::StrCat("was killed by signal ", on.info().exit().signal())

@@ -135,6 +135,21 @@ TEST(SessionsTest, AProcessThatWasStoppedHasNotExitedOk) {
             "depends on first (HAS_EXITED_OK), which was stopped");
 }
 
+TEST(SessionsTest, OneThatDependsOnWhatWasNotReadyInTimeSaysSo) {
+  RunningSupervisor supervisor;
+  v1::SessionSpec session = Session("s");
+  v1::ProcessSpec& first = *session.add_processes();
+  first = Process("first", Testcase("sleeps_forever"));
+  first.mutable_ready_timeout()->set_nanos(1'000'000);
+  v1::ProcessSpec& then = *session.add_processes();
+  then = Process("then", Testcase("sleeps_forever"));
+  AddDependency(then, "first", v1::IS_READY);
+  ASSERT_TRUE(supervisor.Up(session).ok());
+  EXPECT_EQ(supervisor.AwaitState("s", "then", v1::FAILED).error(),
+            "depends on first (IS_READY), which was stopped, since it did not "
+            "say that it is ready (READY=1) within 1ms");
+}
+
 // Stopping one that had ended, but whose output was still open, set the timer
 // of its grace time, which then killed the process that had been started in its
 // place.
