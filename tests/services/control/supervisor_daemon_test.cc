@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -18,6 +19,8 @@
 #include "gtest/gtest.h"
 #include "ipc/process/children.h"
 #include "services/control/runtime_directory.h"
+#include "services/supervisor/client.h"
+#include "services/supervisor/supervisor.pb.h"
 
 namespace parley::control {
 namespace {
@@ -40,6 +43,14 @@ TEST(SupervisorDaemonTest, IsNotToldWhatTheServerWas) {
                    "/services/supervisor/supervisor");
   const absl::Status started = EnsureSupervisor(binary, *directory);
   ASSERT_TRUE(started.ok()) << started;
+
+  // Its environment can be read once it runs, a moment after it is executed.
+  absl::StatusOr<supervisor::Client> client =
+      supervisor::Client::Connect(directory->supervisor_socket());
+  ASSERT_TRUE(client.ok()) << client.status();
+  supervisor::v1::ClientMessage list;
+  list.mutable_list();
+  EXPECT_TRUE(client->Call(std::move(list)).ok());
 
   const std::vector<pid_t> children = ipc::process::ListChildren();
   ASSERT_EQ(children.size(), 1u);
