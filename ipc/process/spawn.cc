@@ -47,7 +47,7 @@ struct Plan {
   char** env;
   char* pid_digits;  // where the child writes its id, or null
   const char* working_directory;
-  const std::vector<std::pair<int, rlim_t>>* limits;
+  const std::vector<std::pair<int, rlimit>>* limits;
   std::vector<std::pair<int, int>> moves;  // {target, ours}, by target
   int null_fd;                             // /dev/null
   bool new_session;
@@ -128,8 +128,7 @@ PARLEY_NO_TSAN int RunChild(void* argument) {
   }
   // Last of what may fail for other reasons: a low RLIMIT_NOFILE would make the
   // steps above fail.
-  for (const auto& [resource, value] : *plan.limits) {
-    const rlimit limit = {.rlim_cur = value, .rlim_max = value};
+  for (const auto& [resource, limit] : *plan.limits) {
     if (setrlimit(static_cast<__rlimit_resource_t>(resource), &limit) != 0) {
       Fail(plan, "setrlimit");
     }

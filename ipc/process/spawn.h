@@ -47,7 +47,7 @@ struct SpawnOptions {
   std::map<int, int> fds;
 
   std::string working_directory;               // empty: ours
-  std::vector<std::pair<int, rlim_t>> limits;  // {RLIMIT_..., soft and hard}
+  std::vector<std::pair<int, rlimit>> limits;  // {RLIMIT_..., …}, in this order
 
   // In a session (setsid) and so a process group of its own, which a later
   // kill(-pid, …) reaches as a whole.

@@ -8,9 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "ipc/process/exit_status.h"
-#include "services/control/durations.h"
 #include "services/control/names.h"
 #include "services/control/validate.h"
+#include "services/supervisor/proto_time.h"
 
 namespace parley::control {
 namespace {
@@ -26,13 +26,15 @@ void FillIn(const ParsedScenario& parsed, v1::Process& process) {
     if (grant.as().empty()) grant.set_as(grant.channel());
   }
   if (process.has_ready() && !process.ready().has_timeout()) {
-    *process.mutable_ready()->mutable_timeout() = ToProto(kDefaultReadyTimeout);
+    *process.mutable_ready()->mutable_timeout() =
+        supervisor::ToProto(kDefaultReadyTimeout);
   }
   if (process.stop().signal().empty()) {
     process.mutable_stop()->set_signal("SIGTERM");
   }
   if (!process.stop().has_grace()) {
-    *process.mutable_stop()->mutable_grace() = ToProto(kDefaultGrace);
+    *process.mutable_stop()->mutable_grace() =
+        supervisor::ToProto(kDefaultGrace);
   }
   if (process.ok_exit().empty()) process.add_ok_exit(0);
   const std::string& directory = process.working_directory();
@@ -147,7 +149,7 @@ v1::Scenario Normalize(const ParsedScenario& parsed, uint64_t default_seed) {
   result.set_name(ScenarioName(parsed));
   if (result.seed() == 0) result.set_seed(default_seed);
   if (!result.has_time_limit()) {
-    *result.mutable_time_limit() = ToProto(kDefaultTimeLimit);
+    *result.mutable_time_limit() = supervisor::ToProto(kDefaultTimeLimit);
   }
   result.clear_process();
   for (const v1::Process& process : written.process()) {

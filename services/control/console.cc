@@ -7,7 +7,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/time/time.h"
 #include "google/protobuf/util/json_util.h"
-#include "services/control/durations.h"
+#include "services/supervisor/proto_time.h"
 
 namespace parley::control {
 namespace {
@@ -155,7 +155,8 @@ void Console::ShowVerdict(const v1::Verdict& verdict) {
       });
   std::string text =
       Colored(ColorOf(verdict.result()), Title(verdict.result()));
-  const double seconds = absl::ToDoubleSeconds(FromProto(verdict.duration()));
+  const double seconds =
+      absl::ToDoubleSeconds(supervisor::FromProto(verdict.duration()));
   absl::StrAppend(&text, " ", scenario_, " (");
   if (failed > 0) absl::StrAppend(&text, failed, " of ");
   absl::StrAppend(&text, checks_.size(),

@@ -80,13 +80,13 @@ void CheckDependencies(const ParsedScenario& parsed,
       }
     }
   }
-  const std::vector<int> cycle = FindCycle(EdgesOf(scenario));
+  const std::vector<int> cycle = supervisor::FindCycle(EdgesOf(scenario));
   if (!cycle.empty()) AddCycle(parsed, cycle, diagnostics);
 }
 
-DependencyEdges EdgesOf(const v1::Scenario& scenario) {
+supervisor::DependencyEdges EdgesOf(const v1::Scenario& scenario) {
   const std::map<std::string, NamedProcess> names = ProcessNames(scenario);
-  DependencyEdges edges(scenario.process_size());
+  supervisor::DependencyEdges edges(scenario.process_size());
   for (int i = 0; i < scenario.process_size(); ++i) {
     for (const v1::DependsOn& dependency : scenario.process(i).depends_on()) {
       const auto found = names.find(dependency.process());

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "services/control/dependency_graph.h"
 #include "services/control/scenario_parser.h"
+#include "services/supervisor/dependency_graph.h"
 
 namespace parley::control {
 
@@ -17,7 +17,7 @@ void CheckDependencies(const ParsedScenario& parsed,
                        Diagnostics& diagnostics);
 
 // Between the scenario's processes, by index; those unknown are left out.
-DependencyEdges EdgesOf(const v1::Scenario& scenario);
+supervisor::DependencyEdges EdgesOf(const v1::Scenario& scenario);
 
 }  // namespace parley::control
 

@@ -13,9 +13,9 @@
 #include "ipc/base/deadline.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/process/children.h"
-#include "services/control/durations.h"
 #include "services/control/supervisor_link.h"
 #include "services/supervisor/client.h"
+#include "services/supervisor/proto_time.h"
 
 namespace parley::control {
 namespace {
@@ -38,12 +38,12 @@ v1::Verdict NotRun(
     const absl::Status& status, const Plan& plan,
     const std::function<void(const v1::RunScenarioResponse&)>& emit) {
   v1::RunScenarioResponse started;
-  *started.mutable_time() = ToProto(absl::Now());
+  *started.mutable_time() = supervisor::ToProto(absl::Now());
   started.mutable_started()->set_scenario(plan.scenario.name());
   started.mutable_started()->set_seed(plan.scenario.seed());
   emit(started);
   v1::RunScenarioResponse end;
-  *end.mutable_time() = ToProto(absl::Now());
+  *end.mutable_time() = supervisor::ToProto(absl::Now());
   end.mutable_verdict()->set_result(v1::Verdict::INFRASTRUCTURE);
   end.mutable_verdict()->set_detail(std::string(status.message()));
   emit(end);

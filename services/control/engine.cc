@@ -13,8 +13,8 @@
 #include "ipc/base/posix_error.h"
 #include "services/control/checks.h"
 #include "services/control/convert.h"
-#include "services/control/durations.h"
 #include "services/control/outcome.h"
+#include "services/supervisor/proto_time.h"
 
 namespace parley::control {
 namespace {
@@ -39,7 +39,7 @@ class ScenarioRun {
         session_(options.session.empty() ? plan.scenario.name()
                                          : options.session),
         begin_(absl::Now()),
-        time_limit_(std::min(FromProto(plan.scenario.time_limit()),
+        time_limit_(std::min(supervisor::FromProto(plan.scenario.time_limit()),
                              options.time_limit)),
         deadline_(ipc::Deadline::After(time_limit_)) {}
 
@@ -56,7 +56,9 @@ class ScenarioRun {
 
  private:
   void Emit(v1::RunScenarioResponse event) {
-    if (!event.has_time()) *event.mutable_time() = ToProto(absl::Now());
+    if (!event.has_time()) {
+      *event.mutable_time() = supervisor::ToProto(absl::Now());
+    }
     emit_(event);
   }
 
@@ -128,7 +130,7 @@ class ScenarioRun {
     taking_down_ = true;
     absl::Duration grace = absl::ZeroDuration();
     for (const v1::Process& process : plan_.scenario.process()) {
-      grace = std::max(grace, FromProto(process.stop().grace()));
+      grace = std::max(grace, supervisor::FromProto(process.stop().grace()));
     }
     sup::ClientMessage down;
     down.mutable_down()->set_session(session_);
@@ -233,7 +235,7 @@ class ScenarioRun {
     } else {
       JudgeChecks(verdict);
     }
-    *verdict.mutable_duration() = ToProto(absl::Now() - begin_);
+    *verdict.mutable_duration() = supervisor::ToProto(absl::Now() - begin_);
     v1::RunScenarioResponse event;
     *event.mutable_verdict() = verdict;
     Emit(std::move(event));

@@ -3,9 +3,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "ipc/process/exit_status.h"
-#include "services/control/durations.h"
 #include "services/control/names.h"
 #include "services/control/suggest.h"
+#include "services/supervisor/proto_time.h"
 
 namespace parley::control {
 
@@ -24,7 +24,7 @@ void CheckName(const Field& field, absl::string_view name,
 void CheckDuration(const Field& field,
                    const google::protobuf::Duration& duration,
                    bool zero_allowed, Diagnostics& diagnostics) {
-  const absl::Duration value = FromProto(duration);
+  const absl::Duration value = supervisor::FromProto(duration);
   if (value < absl::ZeroDuration()) {
     diagnostics.Add(field,
                     absl::StrCat("is negative (", absl::FormatDuration(value),

@@ -6,8 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
-#include "services/control/durations.h"
 #include "services/control/utf8.h"
+#include "services/supervisor/proto_time.h"
 
 namespace parley::control {
 namespace {
@@ -93,7 +93,7 @@ void AppendSuite(const Report& report, std::string& xml) {
       "skipped=\"%d\" time=\"%.3f\" timestamp=\"%s\">\n",
       EscapeXml(report.scenario), cases.size(), count("failure"),
       count("error"), count("skipped"),
-      absl::ToDoubleSeconds(FromProto(report.verdict.duration())),
+      absl::ToDoubleSeconds(supervisor::FromProto(report.verdict.duration())),
       absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", started, absl::UTCTimeZone()));
   absl::StrAppendFormat(&xml,
                         "    <properties><property name=\"seed\" value=\"%d\"/>"

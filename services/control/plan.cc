@@ -9,6 +9,7 @@
 #include "services/control/compile.h"
 #include "services/control/dependency_rules.h"
 #include "services/control/validate.h"
+#include "services/supervisor/dependency_graph.h"
 
 namespace parley::control {
 namespace {
@@ -60,7 +61,8 @@ absl::StatusOr<Plan> MakePlan(const ParsedScenario& parsed,
     process.set_binary(*std::move(path));
   }
   plan.session = Compile(plan.scenario, options.environment);
-  for (const std::vector<int>& wave : Waves(EdgesOf(plan.scenario))) {
+  for (const std::vector<int>& wave :
+       supervisor::Waves(EdgesOf(plan.scenario))) {
     std::vector<std::string>& names = plan.waves.emplace_back();
     for (const int index : wave) {
       names.push_back(plan.scenario.process(index).name());

@@ -11,7 +11,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "services/control/control.grpc.pb.h"
-#include "services/control/durations.h"
+#include "services/supervisor/proto_time.h"
 
 namespace parley::control {
 namespace {
@@ -55,10 +55,10 @@ v1::Verdict RunRemotely(
           absl::StrCat("unix:", socket), grpc::InsecureChannelCredentials()));
   v1::RunScenarioRequest request;
   *request.mutable_scenario()->mutable_scenario() = plan.scenario;
-  const absl::Duration limit =
-      std::min(options.time_limit, FromProto(plan.scenario.time_limit()));
+  const absl::Duration limit = std::min(
+      options.time_limit, supervisor::FromProto(plan.scenario.time_limit()));
   *request.mutable_scenario()->mutable_scenario()->mutable_time_limit() =
-      ToProto(limit);
+      supervisor::ToProto(limit);
   v1::Verdict verdict;
   grpc::ClientContext context;
   Canceller canceller(context, options.cancelled);
@@ -81,7 +81,7 @@ v1::Verdict RunRemotely(
                                         socket, ": ", status.error_message(),
                                         "; is `parley serve` running?"));
   v1::RunScenarioResponse end;
-  *end.mutable_time() = ToProto(absl::Now());
+  *end.mutable_time() = supervisor::ToProto(absl::Now());
   *end.mutable_verdict() = verdict;
   emit(end);
   return verdict;

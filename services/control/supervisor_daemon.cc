@@ -6,12 +6,12 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "ipc/base/posix_error.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/process/spawn.h"
+#include "services/agent/environment.h"
 #include "services/supervisor/client.h"
 
 namespace parley::control {
@@ -36,10 +36,7 @@ absl::Status StartSupervisor(const std::string& binary,
   }
   ipc::process::SpawnOptions options;
   options.argv = {binary};
-  for (const std::string& variable : ipc::process::InheritEnv()) {
-    // Descriptors that were handed to us are not its.
-    if (!absl::StartsWith(variable, "LISTEN_")) options.env.push_back(variable);
-  }
+  options.env = agent::InheritableEnv();
   options.env.push_back("LISTEN_FDS=2");
   options.env.push_back("LISTEN_FDNAMES=listen:lock");
   options.pid_env = "LISTEN_PID";

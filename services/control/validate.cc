@@ -5,6 +5,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "services/agent/environment.h"
 #include "services/control/channel_rules.h"
 #include "services/control/dependency_rules.h"
 #include "services/control/expect_rules.h"
@@ -16,12 +17,6 @@ namespace {
 
 constexpr uint32_t kMostReplicas = 1000;
 
-// Set by the supervisor itself.
-bool IsReserved(absl::string_view variable) {
-  return variable == "LISTEN_FDS" || variable == "LISTEN_FDNAMES" ||
-         variable == "LISTEN_PID" || variable == "NOTIFY_SOCKET";
-}
-
 void CheckEnvironment(const Field& field, const v1::Process& process,
                       Diagnostics& diagnostics) {
   for (const auto& [name, value] : process.env()) {
@@ -30,7 +25,7 @@ void CheckEnvironment(const Field& field, const v1::Process& process,
                       absl::StrCat("\"", name,
                                    "\" is no name of a variable; write a key "
                                    "that is not empty and has no `=`"));
-    } else if (IsReserved(name)) {
+    } else if (agent::IsForOneProcess(name)) {
       diagnostics.Add(field.At("env"),
                       absl::StrCat(name,
                                    " is set by the supervisor; remove it, and "

@@ -140,15 +140,7 @@ absl::StatusOr<UniqueFd> Channel::OpenDuplexEnd(const std::string& process) {
 
 void Channel::Release(v1::Role role) {
   if (spec_.kind_case() != v1::ChannelSpec::kPipe) return;
-  if (spec_.pipe().duplex()) {
-    // The two sockets go together: each is an end of either direction.
-    read_end_.Reset();
-    write_end_.Reset();
-  } else if (role == v1::READ) {
-    read_end_.Reset();
-  } else {
-    write_end_.Reset();
-  }
+  (role == v1::READ ? read_end_ : write_end_).Reset();
 }
 
 }  // namespace parley::supervisor

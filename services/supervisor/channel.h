@@ -31,7 +31,9 @@ class Channel {
   absl::StatusOr<ipc::UniqueFd> Open(const std::string& process, v1::Role role);
 
   // Closes the supervisor's own end for this role, READ or WRITE, of which no
-  // process is still to be given one. No effect on shared memory.
+  // process is still to be given one. The ends of a duplex pipe are alike: READ
+  // means the one that is opened first, WRITE the other. No effect on shared
+  // memory.
   void Release(v1::Role role);
 
  private:
@@ -42,7 +44,8 @@ class Channel {
   v1::ChannelSpec spec_;
   // shm, mqueue: the memory. One-way pipe: an O_PATH descriptor of it.
   ipc::UniqueFd object_;
-  // One-way pipe: its ends. Duplex: the two sockets.
+  // One-way pipe: its ends. Duplex: the two sockets, in the order in which they
+  // are opened.
   ipc::UniqueFd read_end_;
   ipc::UniqueFd write_end_;
   std::map<std::string, int> duplex_holders_;  // process -> which socket

@@ -9,11 +9,11 @@
 
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "ipc/base/posix_error.h"
 #include "ipc/process/spawn.h"
+#include "services/agent/environment.h"
 
 namespace parley::supervisor {
 namespace {
@@ -35,13 +35,7 @@ absl::StatusOr<Client> Client::Launch(const LaunchOptions& options) {
   if (!pair.ok()) return pair.status();
   ipc::process::SpawnOptions spawn;
   spawn.argv = {options.binary};
-  // Not what was meant for this process by whoever supervises it.
-  for (std::string& variable : ipc::process::InheritEnv()) {
-    if (!absl::StartsWith(variable, "LISTEN_") &&
-        !absl::StartsWith(variable, "NOTIFY_SOCKET=")) {
-      spawn.env.push_back(std::move(variable));
-    }
-  }
+  spawn.env = agent::InheritableEnv();
   spawn.env.push_back("LISTEN_FDS=1");
   spawn.env.push_back("LISTEN_FDNAMES=control");
   spawn.pid_env = "LISTEN_PID";

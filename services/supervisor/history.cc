@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
-#include "services/supervisor/timestamp.h"
+#include "services/supervisor/proto_time.h"
 
 namespace parley::supervisor {
 

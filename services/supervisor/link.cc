@@ -32,7 +32,7 @@ Link::Link(EventLoop& loop, ipc::UniqueFd fd, Callbacks callbacks)
 Link::~Link() { loop_.Unwatch(watch_); }
 
 void Link::Send(const v1::ServerMessage& message) {
-  if (closed_) return;
+  if (closed_ || deaf_) return;
   ipc::pipe::AppendFrame(message.SerializeAsString(), output_);
 }
 
@@ -43,7 +43,14 @@ void Link::Flush() {
                   MSG_DONTWAIT | MSG_NOSIGNAL);
     });
     if (n < 0) {
-      // Any other error shows again when reading, which closes the link.
+      if (errno == EAGAIN || errno == EWOULDBLOCK) break;
+      // Nobody reads (shutdown(2) with SHUT_RD, or closed), which polls as
+      // writable for ever. Shut, our side of the socket ends with what has
+      // arrived, so reading on comes to an end, which closes the link.
+      deaf_ = true;
+      output_.clear();
+      sent_ = 0;
+      shutdown(fd_.get(), SHUT_RD);
       break;
     }
     sent_ += n;

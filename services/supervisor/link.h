@@ -37,10 +37,12 @@ class Link {
   Link(const Link&) = delete;
   Link& operator=(const Link&) = delete;
 
-  // Queues a message. Nothing is lost unless the link is closed.
+  // Queues a message. Nothing is lost unless the client has gone.
   void Send(const v1::ServerMessage& message);
   bool is_slow() const { return queued() >= kMaxQueued; }
-  // Sends what is queued, for as long as the client takes it at once.
+  // Sends what is queued, for as long as the client takes it at once. Once it
+  // takes nothing any more, though it may still hold its end open, the requests
+  // that it has sent are carried out, and the link closes.
   void Flush();
 
  private:
@@ -57,7 +59,8 @@ class Link {
   uint32_t interest_;
   ipc::pipe::FrameDecoder decoder_;
   std::string output_;
-  size_t sent_ = 0;  // of output_
+  size_t sent_ = 0;    // of output_
+  bool deaf_ = false;  // the client takes no answers any more
   bool closed_ = false;
 };
 

@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 
 #include <memory>
@@ -50,6 +51,22 @@ absl::StatusOr<ipc::UniqueFd> StopSignals() {
   return fd;
 }
 
+// Each process takes five descriptors here, and each client one, so the soft
+// limit, 1024 in many places, is soon reached. Returns what it was, which is
+// what children get: programs that use select(2) rely on it.
+absl::StatusOr<rlimit> RaiseFileLimit() {
+  rlimit before;
+  if (getrlimit(RLIMIT_NOFILE, &before) != 0) {
+    return ipc::PosixError(errno, "getrlimit of open files");
+  }
+  const rlimit raised = {.rlim_cur = before.rlim_max,
+                         .rlim_max = before.rlim_max};
+  if (setrlimit(RLIMIT_NOFILE, &raised) != 0) {
+    return ipc::PosixError(errno, "setrlimit of open files");
+  }
+  return before;
+}
+
 absl::Status Run() {
   auto granted = agent::TakeListenFds();
   if (!granted.ok()) return granted.status();
@@ -58,8 +75,11 @@ absl::Status Run() {
   absl::StatusOr<ipc::UniqueFd> stop_signals = StopSignals();
   if (!stop_signals.ok()) return stop_signals.status();
 
+  const absl::StatusOr<rlimit> files = RaiseFileLimit();
+  if (!files.ok()) return files.status();
+
   EventLoop loop;
-  auto supervisor = Supervisor::Create(loop);
+  auto supervisor = Supervisor::Create(loop, {{RLIMIT_NOFILE, *files}});
   if (!supervisor.ok()) return supervisor.status();
   const auto quit = [&loop] { loop.Quit(); };
   const auto stop = [&] { (*supervisor)->Shutdown(quit); };

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,7 +14,7 @@
 #include "ipc/base/posix_error.h"
 #include "ipc/process/exit_status.h"
 #include "ipc/process/spawn.h"
-#include "services/supervisor/timestamp.h"
+#include "services/supervisor/proto_time.h"
 
 namespace parley::supervisor {
 namespace {
@@ -32,6 +31,17 @@ constexpr int kFirstGrantedFd = 3;  // SD_LISTEN_FDS_START
 // this passes only for one that hides from us.
 constexpr absl::Duration kDrainLimit = absl::Seconds(2);
 
+// Between two events that tell no more than another STATUS=. A process may send
+// one for every message it handles, and the history is for what all processes
+// do.
+constexpr absl::Duration kStatusInterval = absl::Milliseconds(100);
+
+// Notifications that are read before others have their turn; the rest comes
+// with the next event. And when the process has ended, far more than the
+// socket's queue holds (net.unix.max_dgram_qlen).
+constexpr int kNotificationsAtOnce = 16;
+constexpr int kLastNotifications = 65536;
+
 // A pipe whose read end, and only that, does not block.
 absl::StatusOr<std::pair<UniqueFd, UniqueFd>> CreateOutputPipe() {
   int ends[2];
@@ -43,24 +53,28 @@ absl::StatusOr<std::pair<UniqueFd, UniqueFd>> CreateOutputPipe() {
   return pipe;
 }
 
-std::vector<std::pair<int, rlim_t>> ToRlimits(const v1::Limits& limits) {
-  std::vector<std::pair<int, rlim_t>> result;
-  if (limits.memory_bytes())
-    result.push_back({RLIMIT_AS, limits.memory_bytes()});
-  if (limits.cpu_seconds())
-    result.push_back({RLIMIT_CPU, limits.cpu_seconds()});
-  if (limits.files()) result.push_back({RLIMIT_NOFILE, limits.files()});
-  if (limits.processes()) result.push_back({RLIMIT_NPROC, limits.processes()});
+// `result`, and after them those of the spec.
+ManagedProcess::Limits WithLimits(ManagedProcess::Limits result,
+                                  const v1::Limits& limits) {
+  for (const auto& [resource, value] :
+       {std::pair<int, rlim_t>{RLIMIT_AS, limits.memory_bytes()},
+        {RLIMIT_CPU, limits.cpu_seconds()},
+        {RLIMIT_NOFILE, limits.files()},
+        {RLIMIT_NPROC, limits.processes()}}) {
+    if (value == 0) continue;
+    result.push_back({resource, {.rlim_cur = value, .rlim_max = value}});
+  }
   return result;
 }
 
 }  // namespace
 
 ManagedProcess::ManagedProcess(EventLoop& loop, Observer& observer,
-                               const std::string& session,
+                               const Limits& limits, const std::string& session,
                                const v1::ProcessSpec& spec)
     : loop_(loop),
       observer_(observer),
+      limits_(limits),
       spec_(spec),
       log_(std::make_shared<LogBuffer>(kLogBytes)) {
   info_.set_session(session);
@@ -73,7 +87,8 @@ ManagedProcess::~ManagedProcess() {
   for (Output& output : outputs_) CloseOutput(output);
   if (notify_watch_ != 0) loop_.Unwatch(notify_watch_);
   if (pidfd_watch_ != 0) loop_.Unwatch(pidfd_watch_);
-  for (auto* timer : {&ready_timer_, &kill_timer_, &drain_timer_}) {
+  for (auto* timer :
+       {&ready_timer_, &kill_timer_, &drain_timer_, &status_timer_}) {
     CancelTimer(*timer);
   }
 }
@@ -153,7 +168,7 @@ absl::Status ManagedProcess::Spawn(
     options.fds[STDOUT_FILENO + i] = write_ends[i].get();
   }
   options.working_directory = spec_.working_directory();
-  options.limits = ToRlimits(spec_.limits());
+  options.limits = WithLimits(limits_, spec_.limits());
   options.new_session = true;
   // This is the supervisor's only thread, so it ends with the supervisor.
   options.death_signal = SIGKILL;
@@ -166,8 +181,9 @@ absl::Status ManagedProcess::Spawn(
   pidfd_watch_ = loop_.Watch(process_->poll_fd(), EPOLLIN,
                              [this](uint32_t) { OnPidfd(); });
   notify_ = *std::move(notify);
-  notify_watch_ = loop_.Watch(notify_.fd(), EPOLLIN,
-                              [this](uint32_t) { ReadNotifications(); });
+  notify_watch_ = loop_.Watch(notify_.fd(), EPOLLIN, [this](uint32_t) {
+    ReadNotifications(kNotificationsAtOnce);
+  });
   for (int i = 0; i < 2; ++i) {
     Output& output = outputs_[i];
     output.stream =
@@ -213,6 +229,7 @@ void ManagedProcess::Stop(absl::Duration grace) {
 
 void ManagedProcess::SetState(v1::ProcessState state) {
   info_.set_state(state);
+  status_unpublished_ = false;
   observer_.OnChange(*this);
 }
 
@@ -245,19 +262,37 @@ void ManagedProcess::CloseOutput(Output& output) {
   output.fd.Reset();
 }
 
-void ManagedProcess::ReadNotifications() {
-  while (std::optional<Notification> n = notify_.Receive()) {
-    if (n->status.has_value()) info_.set_status_text(*n->status);
+void ManagedProcess::ReadNotifications(int most) {
+  for (int i = 0; i < most; ++i) {
+    const std::optional<Notification> n = notify_.Receive();
+    if (!n.has_value()) return;
+    const bool is_news =
+        n->status.has_value() && *n->status != info_.status_text();
+    if (is_news) info_.set_status_text(*n->status);
     if (n->ready && state() == v1::STARTED) {
       CancelTimer(ready_timer_);
       was_ready_ = true;
       SetState(v1::READY);
     } else if (n->stopping && running() && state() != v1::STOPPING) {
       SetState(v1::STOPPING);
-    } else if (n->status.has_value()) {
-      observer_.OnChange(*this);
+    } else if (is_news) {
+      PublishStatus();
     }
   }
+}
+
+// At once, or, soon after the one before, together with what comes meanwhile.
+void ManagedProcess::PublishStatus() {
+  if (status_timer_.has_value()) {
+    status_unpublished_ = true;
+    return;
+  }
+  status_timer_ = loop_.RunAfter(kStatusInterval, [this] {
+    status_timer_.reset();
+    if (status_unpublished_) PublishStatus();
+  });
+  status_unpublished_ = false;
+  observer_.OnChange(*this);
 }
 
 void ManagedProcess::OnReadyTimeout() {
@@ -283,7 +318,7 @@ void ManagedProcess::OnPidfd() {
   CancelTimer(ready_timer_);
   CancelTimer(kill_timer_);
   // What it said before it ended.
-  ReadNotifications();
+  ReadNotifications(kLastNotifications);
   observer_.OnReaped(*this);
   drain_timer_ = loop_.RunAfter(kDrainLimit, [this] {
     drain_timer_.reset();
@@ -311,6 +346,7 @@ void ManagedProcess::FinishIfDrained() {
     }
   }
   *info_.mutable_ended() = ToProto(absl::Now());
+  info_.set_log_end(log_->end());
   SetState(v1::EXITED);
 }
 

@@ -12,6 +12,8 @@
 #ifndef SERVICES_SUPERVISOR_MANAGED_PROCESS_H_
 #define SERVICES_SUPERVISOR_MANAGED_PROCESS_H_
 
+#include <sys/resource.h>
+
 #include <memory>
 #include <optional>
 #include <string>
@@ -43,8 +45,12 @@ class ManagedProcess {
     virtual void OnOutput(ManagedProcess& process) = 0;
   };
 
-  // PENDING. `loop` and `observer` outlive it.
-  ManagedProcess(EventLoop& loop, Observer& observer,
+  // As in ipc::process::SpawnOptions.
+  using Limits = std::vector<std::pair<int, rlimit>>;
+
+  // PENDING. `loop`, `observer` and `limits` outlive it. `limits` are those
+  // that its spec does not set.
+  ManagedProcess(EventLoop& loop, Observer& observer, const Limits& limits,
                  const std::string& session, const v1::ProcessSpec& spec);
   ~ManagedProcess();
   ManagedProcess(const ManagedProcess&) = delete;
@@ -99,7 +105,8 @@ class ManagedProcess {
   void SignalGroup(int signal);
   void ReadOutput(Output& output);
   void CloseOutput(Output& output);
-  void ReadNotifications();
+  void ReadNotifications(int most);
+  void PublishStatus();
   void OnReadyTimeout();
   void OnPidfd();
   void FinishIfDrained();
@@ -107,6 +114,7 @@ class ManagedProcess {
 
   EventLoop& loop_;
   Observer& observer_;
+  const Limits& limits_;
   v1::ProcessSpec spec_;
   v1::ProcessInfo info_;
   std::shared_ptr<LogBuffer> log_;
@@ -123,6 +131,9 @@ class ManagedProcess {
   std::optional<EventLoop::TimerId> ready_timer_;
   std::optional<EventLoop::TimerId> kill_timer_;
   std::optional<EventLoop::TimerId> drain_timer_;
+  // Set while the last change that was only of the status text is recent.
+  std::optional<EventLoop::TimerId> status_timer_;
+  bool status_unpublished_ = false;
 };
 
 }  // namespace parley::supervisor

@@ -1,13 +1,17 @@
 #include "services/supervisor/server.h"
 
+#include <errno.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "services/supervisor/timestamp.h"
+#include "absl/time/time.h"
+#include "services/supervisor/proto_time.h"
+#include "services/supervisor/session.h"
 
 namespace parley::supervisor {
 namespace {
@@ -15,6 +19,10 @@ namespace {
 // Of one push: small enough that processes take turns, large enough that the
 // message around it costs little.
 constexpr size_t kLogPiece = 32 * 1024;
+
+// Until there may be descriptors again for another client. Also when one of
+// ours closes, but not only clients take them, nor only this process.
+constexpr absl::Duration kAcceptPause = absl::Milliseconds(100);
 
 const std::string* SessionOf(const v1::Event& event) {
   switch (event.change_case()) {
@@ -45,17 +53,44 @@ Server::Server(EventLoop& loop, Supervisor& supervisor,
   supervisor_.set_listener(this);
 }
 
-Server::~Server() { supervisor_.set_listener(nullptr); }
+Server::~Server() {
+  supervisor_.set_listener(nullptr);
+  if (accept_again_.has_value()) loop_.Cancel(*accept_again_);
+  if (listener_watch_ != 0) loop_.Unwatch(listener_watch_);
+}
 
 void Server::Listen(ipc::UniqueFd listener) {
   listener_ = std::move(listener);
-  loop_.Watch(listener_.get(), EPOLLIN, [this](uint32_t) {
-    ipc::UniqueFd connection(
-        accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (!connection.ok()) return;  // it has gone, or comes again with the event
+  listener_watch_ =
+      loop_.Watch(listener_.get(), EPOLLIN, [this](uint32_t) { Accept(); });
+}
+
+void Server::Accept() {
+  ipc::UniqueFd connection(
+      accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (connection.ok()) {
     if (!IsOfOurUser(connection.get())) return;
     Serve(std::move(connection), [] {});
-  });
+  } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
+             errno == ENOMEM) {
+    PauseAccepting();
+  }
+  // Else the connection has gone, or comes again with the event.
+}
+
+// Out of descriptors or memory: the connection stays in the queue, and the
+// listener readable. To be told so all the time would take the whole processor,
+// and free none.
+void Server::PauseAccepting() {
+  loop_.Modify(listener_watch_, 0);
+  accept_again_ = loop_.RunAfter(kAcceptPause, [this] { ResumeAccepting(); });
+}
+
+void Server::ResumeAccepting() {
+  if (!accept_again_.has_value()) return;
+  loop_.Cancel(*accept_again_);
+  accept_again_.reset();
+  loop_.Modify(listener_watch_, EPOLLIN);
 }
 
 void Server::Serve(ipc::UniqueFd connection, std::function<void()> on_close) {
@@ -85,11 +120,16 @@ void Server::Serve(ipc::UniqueFd connection, std::function<void()> on_close) {
 }
 
 void Server::OnClose(const std::shared_ptr<Client>& client) {
-  for (const std::string& session : client->bound_sessions) {
-    supervisor_.Down(session, [](const absl::Status&) {});
+  for (const auto& [name, up_revision] : client->bound_sessions) {
+    const auto it = supervisor_.sessions().find(name);
+    if (it != supervisor_.sessions().end() &&
+        it->second->up_revision() == up_revision) {
+      supervisor_.Down(name, [](const absl::Status&) {});
+    }
   }
   const auto on_close = client->on_close;
   clients_.erase(client);
+  ResumeAccepting();
   on_close();
 }
 
@@ -124,7 +164,8 @@ void Server::OnMessage(const std::shared_ptr<Client>& client,
       const v1::SessionSpec& session = message.up().session();
       const absl::Status status = supervisor_.Up(session);
       if (status.ok() && message.up().bound_to_connection()) {
-        client->bound_sessions.insert(session.name());
+        client->bound_sessions[session.name()] =
+            supervisor_.sessions().at(session.name())->up_revision();
       }
       respond(status);
       break;
@@ -185,36 +226,59 @@ absl::Status Server::Subscribe(Client& client,
                    .revision = request.events() ? request.after_revision()
                                                 : history.revision(),
                    .logs = {}};
-  FollowNewLogs(*client.subscription);
+  for (const auto& [session_name, session] : supervisor_.sessions()) {
+    for (const auto& [name, process] : session->processes()) {
+      // A log that is shorter is not the one that the cursor was of.
+      const uint64_t cursor = request.log_cursor();
+      FollowLog(*client.subscription, *session, *process,
+                cursor <= process->log()->end() ? cursor : 0);
+    }
+  }
   return absl::OkStatus();
 }
 
 void Server::OnEvent() {
-  // Logs are followed now, while their processes are sure to exist.
-  for (const auto& client : clients_) {
-    if (client->subscription.has_value()) FollowNewLogs(*client->subscription);
+  // A log is followed from now on, while its process is sure to exist.
+  const v1::Event& event =
+      supervisor_.history().At(supervisor_.history().revision());
+  if (event.process().state() == v1::PENDING) {
+    const Session& session =
+        *supervisor_.sessions().at(event.process().session());
+    const ManagedProcess& process =
+        *session.processes().at(event.process().name());
+    for (const auto& client : clients_) {
+      if (!client->subscription.has_value()) continue;
+      FollowLog(*client->subscription, session, process, /*cursor=*/0);
+    }
   }
   PumpAllSoon();
 }
 
 void Server::OnOutput(const ManagedProcess&) { PumpAllSoon(); }
 
-void Server::FollowNewLogs(Subscription& subscription) {
+void Server::FollowLog(Subscription& subscription, const Session& session,
+                       const ManagedProcess& process, uint64_t cursor) {
   const v1::SubscribeRequest& request = subscription.request;
-  if (!request.logs()) return;
-  for (const auto& [session_name, session] : supervisor_.sessions()) {
-    if (!request.session().empty() && request.session() != session_name) {
-      continue;
-    }
-    for (const auto& [name, process] : session->processes()) {
-      if (!request.process().empty() && request.process() != name) continue;
-      LogPlace& place = subscription.logs[{session_name, name}];
-      // A session of the same name may have come after one that is gone.
-      if (place.log != process->log()) {
-        place = {process->log(), request.log_cursor()};
-      }
-    }
+  if (!request.logs() ||
+      (!request.session().empty() && request.session() != session.name()) ||
+      (!request.process().empty() && request.process() != process.name())) {
+    return;
   }
+  // No effect if it is only another generation of the process.
+  subscription.logs.try_emplace(
+      {session.name(), process.name(), session.up_revision()},
+      LogPlace{process.log(), cursor});
+}
+
+// Those that are read to the end, of sessions that are gone.
+void Server::ForgetLogs(Subscription& subscription) {
+  std::erase_if(subscription.logs, [this](const auto& entry) {
+    const auto& [session, process, up_revision] = entry.first;
+    const auto it = supervisor_.sessions().find(session);
+    return (it == supervisor_.sessions().end() ||
+            it->second->up_revision() != up_revision) &&
+           entry.second.cursor >= entry.second.log->end();
+  });
 }
 
 void Server::PumpAllSoon() {
@@ -233,6 +297,7 @@ void Server::Pump(Client& client) {
     pushed = PushNextEvent(client);
     for (auto& [key, place] : client.subscription->logs) {
       if (client.link->is_slow()) break;
+      if (std::get<uint64_t>(key) > client.subscription->revision) continue;
       pushed |= PushSomeOutput(client, key, place);
     }
     client.link->Flush();
@@ -240,7 +305,7 @@ void Server::Pump(Client& client) {
   client.link->Flush();
 }
 
-// Whether it made progress. Before a process' exit, all that it printed.
+// Whether it made progress.
 bool Server::PushNextEvent(Client& client) {
   Subscription& subscription = *client.subscription;
   const History& history = supervisor_.history();
@@ -251,45 +316,45 @@ bool Server::PushNextEvent(Client& client) {
     subscription.revision = history.revision() - 1;
   }
   const v1::Event& event = history.At(subscription.revision + 1);
-  const std::string& wanted = subscription.request.session();
-  const bool is_wanted = subscription.request.events() &&
-                         (wanted.empty() || wanted == *SessionOf(event));
-  if (is_wanted && event.process().state() == v1::EXITED) {
-    const ProcessKey key = {event.process().session(), event.process().name()};
-    const auto place = subscription.logs.find(key);
-    if (place != subscription.logs.end() &&
-        PushSomeOutput(client, key, place->second)) {
-      return true;  // and the event in a later round
-    }
-  }
+  if (PushOutputBefore(client, event)) return true;  // the event comes later
   ++subscription.revision;
-  if (is_wanted) {
+  const std::string& wanted = subscription.request.session();
+  if (subscription.request.events() &&
+      (wanted.empty() || wanted == *SessionOf(event))) {
     v1::ServerMessage message;
     *message.mutable_event() = event;
     client.link->Send(message);
   }
-  if (event.has_session_down()) {
-    // Its logs are followed to their end, then let go.
-    const std::string& gone = event.session_down().name();
-    for (auto it = subscription.logs.begin(); it != subscription.logs.end();) {
-      const bool is_gone = it->first.first == gone &&
-                           !supervisor_.sessions().contains(gone) &&
-                           it->second.cursor >= it->second.log->end();
-      it = is_gone ? subscription.logs.erase(it) : std::next(it);
-    }
-  }
+  if (event.has_session_down()) ForgetLogs(subscription);
   return true;
 }
 
-bool Server::PushSomeOutput(Client& client, const ProcessKey& key,
+// Pushes a piece of what a process printed before the end that this event says
+// has come, if it was not pushed yet; whether there was any.
+bool Server::PushOutputBefore(Client& client, const v1::Event& event) {
+  if (event.process().state() != v1::EXITED) return false;
+  const LogKey last = {event.process().session(), event.process().name(),
+                       event.revision()};
+  auto& logs = client.subscription->logs;
+  // The session of this event is the last one that was up before it.
+  const auto after = logs.upper_bound(last);
+  if (after == logs.begin()) return false;
+  auto& [key, place] = *std::prev(after);
+  return std::get<0>(key) == std::get<0>(last) &&
+         std::get<1>(key) == std::get<1>(last) &&
+         place.cursor < event.process().log_end() &&
+         PushSomeOutput(client, key, place);
+}
+
+bool Server::PushSomeOutput(Client& client, const LogKey& key,
                             LogPlace& place) {
   const std::optional<LogBuffer::Piece> piece =
       place.log->Read(place.cursor, kLogPiece);
   if (!piece.has_value()) return false;
   v1::ServerMessage message;
   v1::LogChunk& chunk = *message.mutable_log();
-  chunk.set_session(key.first);
-  chunk.set_process(key.second);
+  chunk.set_session(std::get<0>(key));
+  chunk.set_process(std::get<1>(key));
   chunk.set_stream(piece->stream == LogBuffer::Stream::kStdout ? v1::STDOUT
                                                                : v1::STDERR);
   chunk.set_cursor(piece->cursor);

@@ -16,12 +16,15 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "ipc/base/unique_fd.h"
 #include "services/supervisor/event_loop.h"
 #include "services/supervisor/link.h"
 #include "services/supervisor/log_buffer.h"
+#include "services/supervisor/managed_process.h"
+#include "services/supervisor/session.h"
 #include "services/supervisor/supervisor.h"
 #include "services/supervisor/supervisor.pb.h"
 
@@ -41,25 +44,36 @@ class Server : private Supervisor::Listener {
   void Serve(ipc::UniqueFd connection, std::function<void()> on_close);
 
  private:
-  using ProcessKey = std::pair<std::string, std::string>;  // session, name
+  // Session, process, and Session::up_revision: what comes later under the same
+  // names has a log of its own.
+  using LogKey = std::tuple<std::string, std::string, uint64_t>;
 
   struct LogPlace {
     std::shared_ptr<LogBuffer> log;
     uint64_t cursor;
   };
+  // Events are gone through in order, also if only logs are wanted, since they
+  // say when to push which log: not before its session is up, all that a
+  // process printed before its end, and then, when the session is down, no
+  // more.
   struct Subscription {
     v1::SubscribeRequest request;
     uint64_t revision;  // of the last event pushed or passed over
-    std::map<ProcessKey, LogPlace> logs;
+    std::map<LogKey, LogPlace> logs;
   };
   struct Client {
     std::unique_ptr<Link> link;
     std::optional<Subscription> subscription;
-    std::set<std::string> bound_sessions;
+    // Name -> which of that name: another client may have taken it down, and
+    // begun another.
+    std::map<std::string, uint64_t> bound_sessions;
     std::function<void()> on_close;
   };
   using ClientRef = std::weak_ptr<Client>;
 
+  void Accept();
+  void PauseAccepting();
+  void ResumeAccepting();
   void OnEvent() override;
   void OnOutput(const ManagedProcess& process) override;
   void OnMessage(const std::shared_ptr<Client>& client,
@@ -71,13 +85,19 @@ class Server : private Supervisor::Listener {
   void PumpAllSoon();
   void Pump(Client& client);
   bool PushNextEvent(Client& client);
-  bool PushSomeOutput(Client& client, const ProcessKey& key, LogPlace& place);
-  void FollowNewLogs(Subscription& subscription);
+  bool PushOutputBefore(Client& client, const v1::Event& event);
+  bool PushSomeOutput(Client& client, const LogKey& key, LogPlace& place);
+  void FollowLog(Subscription& subscription, const Session& session,
+                 const ManagedProcess& process, uint64_t cursor);
+  void ForgetLogs(Subscription& subscription);
 
   EventLoop& loop_;
   Supervisor& supervisor_;
   std::function<void()> shut_down_;
   ipc::UniqueFd listener_;
+  EventLoop::WatchId listener_watch_ = 0;
+  // Set while the listener is not watched.
+  std::optional<EventLoop::TimerId> accept_again_;
   std::set<std::shared_ptr<Client>> clients_;
   // Expires with the server, for what was posted before.
   std::shared_ptr<bool> pump_posted_ = std::make_shared<bool>(false);

@@ -5,7 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "ipc/base/posix_error.h"
+#include "services/agent/environment.h"
+#include "services/supervisor/dependency_graph.h"
 
 namespace parley::supervisor {
 namespace {
@@ -26,7 +27,11 @@ DependencyState StateOf(const v1::Dependency& dependency,
 std::string WhyImpossible(const v1::Dependency& dependency,
                           const ManagedProcess& on) {
   std::string how = "failed";
-  if (on.state() == v1::EXITED) {
+  if (on.stop_asked()) {
+    how = on.info().error().empty()
+              ? "was stopped"
+              : absl::StrCat("was stopped, since it ", on.info().error());
+  } else if (on.state() == v1::EXITED) {
     how = on.info().exit().has_signal()
               ? absl::StrCat("was killed by signal ", on.info().exit().signal())
               : absl::StrCat("exited with ", on.info().exit().code());
@@ -50,11 +55,51 @@ std::string KeysOf(const Map& map) {
       }));
 }
 
+using SpecsByName = std::map<std::string, const v1::ProcessSpec*>;
+
+// Whether what they depend on is there, and none of them on itself in the end.
+absl::Status CheckDependencies(const SpecsByName& specs,
+                               const std::string& session) {
+  std::map<std::string, int> indices;
+  std::vector<const v1::ProcessSpec*> by_index;
+  for (const auto& [name, spec] : specs) {
+    indices[name] = static_cast<int>(by_index.size());
+    by_index.push_back(spec);
+  }
+  DependencyEdges edges(by_index.size());
+  for (const auto& [name, index] : indices) {
+    for (const v1::Dependency& dependency : by_index[index]->dependencies()) {
+      const auto on = indices.find(dependency.process());
+      if (on == indices.end()) {
+        return absl::NotFoundError(
+            absl::StrCat("process ", name, " depends on \"",
+                         dependency.process(), "\", which session ", session,
+                         " does not have (", KeysOf(specs), ")"));
+      }
+      edges[index].push_back(on->second);
+    }
+  }
+  const std::vector<int> cycle = FindCycle(edges);
+  if (cycle.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("in session ", session, ", none of these can ever start: ",
+                   absl::StrJoin(cycle, " -> ",
+                                 [&](std::string* out, int index) {
+                                   out->append(by_index[index]->name());
+                                 }),
+                   "; remove one of these dependencies"));
+}
+
 }  // namespace
 
 Session::Session(EventLoop& loop, ManagedProcess::Observer& observer,
-                 const std::string& name)
-    : loop_(loop), observer_(observer), name_(name) {}
+                 const ManagedProcess::Limits& limits, const std::string& name,
+                 uint64_t up_revision)
+    : loop_(loop),
+      observer_(observer),
+      limits_(limits),
+      name_(name),
+      up_revision_(up_revision) {}
 
 std::vector<v1::ChannelInfo> Session::channels() const {
   std::vector<v1::ChannelInfo> result;
@@ -82,23 +127,16 @@ absl::Status Session::Up(const v1::SessionSpec& spec) {
   }
   for (const v1::ProcessSpec& process : spec.processes()) {
     if (absl::Status s = Check(process); !s.ok()) return s;
-    if (!processes_
-             .emplace(process.name(),
-                      std::make_unique<ManagedProcess>(
-                          loop_, static_cast<ManagedProcess::Observer&>(*this),
-                          name_, process))
-             .second) {
+    if (!processes_.emplace(process.name(), NewProcess(process)).second) {
       return absl::InvalidArgumentError(
           absl::StrCat("two processes are named \"", process.name(), "\""));
     }
   }
+  SpecsByName specs;
   for (const v1::ProcessSpec& process : spec.processes()) {
-    for (const v1::Dependency& dependency : process.dependencies()) {
-      if (absl::Status s = Find(dependency.process()).status(); !s.ok()) {
-        return ipc::Annotate(s, absl::StrCat(process.name(), " depends on"));
-      }
-    }
+    specs[process.name()] = &process;
   }
+  if (absl::Status s = CheckDependencies(specs, name_); !s.ok()) return s;
   for (const auto& [name, process] : processes_) OnChange(*process);
   return absl::OkStatus();
 }
@@ -107,6 +145,20 @@ absl::Status Session::Check(const v1::ProcessSpec& spec) const {
   if (spec.name().empty() || spec.path().empty()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "process \"", spec.name(), "\" needs a name and the path of a binary"));
+  }
+  for (const auto& [variable, value] : spec.env()) {
+    // A "=" in the name would make it another's.
+    if (variable.empty() || variable.find('=') != std::string::npos) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "process ", spec.name(), ": \"", variable,
+          "\" is no name of an environment variable: give it one that is not "
+          "empty and has no \"=\""));
+    }
+    if (agent::IsForOneProcess(variable)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "process ", spec.name(), ": the environment variable ", variable,
+          " is set by the supervisor: remove it, and grant channels"));
+    }
   }
   for (const v1::Grant& grant : spec.grants()) {
     if (!channels_.contains(grant.channel())) {
@@ -141,13 +193,13 @@ absl::StatusOr<ManagedProcess*> Session::StartProcess(
         absl::StrCat("session ", name_, " is being stopped"));
   }
   if (absl::Status s = Check(spec); !s.ok()) return s;
-  for (const v1::Dependency& dependency : spec.dependencies()) {
-    if (absl::Status s = Find(dependency.process()).status(); !s.ok()) return s;
-  }
+  SpecsByName specs;
+  for (const auto& [name, other] : processes_) specs[name] = &other->spec();
+  specs[spec.name()] = &spec;
+  if (absl::Status s = CheckDependencies(specs, name_); !s.ok()) return s;
   std::unique_ptr<ManagedProcess>& process = processes_[spec.name()];
   if (process == nullptr) {
-    process = std::make_unique<ManagedProcess>(
-        loop_, static_cast<ManagedProcess::Observer&>(*this), name_, spec);
+    process = NewProcess(spec);
     OnChange(*process);
   } else if (process->ended()) {
     process->Restart(spec);
@@ -221,6 +273,13 @@ void Session::StartWhatCanBe() {
   ReleaseChannelEnds();
 }
 
+std::unique_ptr<ManagedProcess> Session::NewProcess(
+    const v1::ProcessSpec& spec) {
+  return std::make_unique<ManagedProcess>(
+      loop_, static_cast<ManagedProcess::Observer&>(*this), limits_, name_,
+      spec);
+}
+
 void Session::Start(ManagedProcess& process) {
   std::vector<std::pair<std::string, ipc::UniqueFd>> fds;
   for (const v1::Grant& grant : process.spec().grants()) {
@@ -236,20 +295,33 @@ void Session::Start(ManagedProcess& process) {
 }
 
 // Closes what no process is waiting to be given: a reader must see the end when
-// the last writer is gone, and a writer that the last reader is.
+// the last writer is gone, and a writer that the last reader is. An end that no
+// process was granted yet is kept for one that is added later; else whoever
+// comes first finds the other end closed. Nobody comes while stopping.
 void Session::ReleaseChannelEnds() {
   for (auto& [name, channel] : channels_) {
+    const bool duplex = channel.spec().pipe().duplex();
+    int readers = 0, writers = 0;
     bool read_awaited = false, write_awaited = false;
     for (const auto& [process_name, process] : processes_) {
-      if (!IsPending(process)) continue;
+      bool reads = false, writes = false;
       for (const v1::Grant& grant : process->spec().grants()) {
         if (grant.channel() != name) continue;
-        read_awaited |= grant.role() != v1::WRITE;
-        write_awaited |= grant.role() != v1::READ;
+        reads |= grant.role() != v1::WRITE;
+        writes |= grant.role() != v1::READ;
       }
+      readers += reads;
+      writers += writes;
+      read_awaited |= reads && IsPending(process);
+      write_awaited |= writes && IsPending(process);
     }
-    if (!read_awaited) channel.Release(v1::READ);
-    if (!write_awaited) channel.Release(v1::WRITE);
+    // Of a duplex pipe, the second end belongs to the second process.
+    const bool read_given = readers > 0;
+    const bool write_given = writers > (duplex ? 1 : 0);
+    if (stopping_ || (read_given && !read_awaited)) channel.Release(v1::READ);
+    if (stopping_ || (write_given && !write_awaited)) {
+      channel.Release(v1::WRITE);
+    }
   }
 }
 
@@ -266,21 +338,14 @@ bool Session::IsNeeded(const ManagedProcess& needed) const {
       });
 }
 
+// There is always one that can be, since no dependencies form a circle.
 void Session::StopWhatCanBe() {
   ReleaseChannelEnds();
   bool all_ended = true;
-  bool one_stops = false;
   for (const auto& [name, process] : processes_) {
     if (process->ended()) continue;
     all_ended = false;
     if (!process->stop_asked() && !IsNeeded(*process)) {
-      process->Stop(process->default_grace());
-    }
-    one_stops |= process->stop_asked();
-  }
-  if (!all_ended && !one_stops) {
-    // They depend on each other in a circle: there is no order.
-    for (const auto& [name, process] : processes_) {
       process->Stop(process->default_grace());
     }
   }

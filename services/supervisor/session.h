@@ -6,6 +6,7 @@
 #ifndef SERVICES_SUPERVISOR_SESSION_H_
 #define SERVICES_SUPERVISOR_SESSION_H_
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -24,11 +25,15 @@ namespace parley::supervisor {
 
 class Session : private ManagedProcess::Observer {
  public:
-  // `loop` and `observer` outlive it.
+  // `loop`, `observer` and `limits` outlive it.
   Session(EventLoop& loop, ManagedProcess::Observer& observer,
-          const std::string& name);
+          const ManagedProcess::Limits& limits, const std::string& name,
+          uint64_t up_revision);
 
   const std::string& name() const { return name_; }
+  // Of the event that it is up. No other session has the same, not even one
+  // that has the same name later.
+  uint64_t up_revision() const { return up_revision_; }
   bool stopping() const { return stopping_; }
   const std::map<std::string, std::unique_ptr<ManagedProcess>>& processes()
       const {
@@ -37,11 +42,12 @@ class Session : private ManagedProcess::Observer {
   std::vector<v1::ChannelInfo> channels() const;
 
   // Creates the channels and the processes, and starts those that depend on
-  // nothing. If that fails, nothing was started.
+  // nothing. If that fails, nothing was started. InvalidArgument if processes
+  // depend on each other in a circle, so that none of them could ever start.
   absl::Status Up(const v1::SessionSpec& spec);
 
   // Adds a process, or starts an ended one again, as soon as what it depends on
-  // has come. AlreadyExists if it runs.
+  // has come. AlreadyExists if it runs; InvalidArgument as of Up.
   absl::StatusOr<ManagedProcess*> StartProcess(const v1::ProcessSpec& spec);
 
   // NotFound names the ones there are.
@@ -60,13 +66,16 @@ class Session : private ManagedProcess::Observer {
   void Advance();
   void StartWhatCanBe();
   void StopWhatCanBe();
+  std::unique_ptr<ManagedProcess> NewProcess(const v1::ProcessSpec& spec);
   void Start(ManagedProcess& process);
   void ReleaseChannelEnds();
   bool IsNeeded(const ManagedProcess& needed) const;
 
   EventLoop& loop_;
   ManagedProcess::Observer& observer_;
+  const ManagedProcess::Limits& limits_;
   const std::string name_;
+  const uint64_t up_revision_;
   std::map<std::string, Channel> channels_;
   std::map<std::string, std::unique_ptr<ManagedProcess>> processes_;
   std::shared_ptr<bool> advance_posted_ = std::make_shared<bool>(false);

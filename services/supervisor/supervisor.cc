@@ -18,9 +18,10 @@
 namespace parley::supervisor {
 
 absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Create(
-    EventLoop& loop) {
+    EventLoop& loop, ManagedProcess::Limits child_limits) {
   if (absl::Status s = ipc::process::BecomeSubreaper(); !s.ok()) return s;
-  auto supervisor = std::unique_ptr<Supervisor>(new Supervisor(loop));
+  auto supervisor = std::unique_ptr<Supervisor>(
+      new Supervisor(loop, std::move(child_limits)));
   sigset_t child;
   sigemptyset(&child);
   sigaddset(&child, SIGCHLD);
@@ -57,12 +58,13 @@ absl::StatusOr<Session*> Supervisor::Find(const std::string& session) {
 }
 
 Session& Supervisor::NewSession(const std::string& name) {
-  std::unique_ptr<Session>& session = sessions_[name];
-  session = std::make_unique<Session>(
-      loop_, static_cast<ManagedProcess::Observer&>(*this), name);
   v1::Event event;
   event.mutable_session_up()->set_name(name);
   Publish(std::move(event));
+  std::unique_ptr<Session>& session = sessions_[name];
+  session = std::make_unique<Session>(
+      loop_, static_cast<ManagedProcess::Observer&>(*this), child_limits_, name,
+      history_.revision());
   return *session;
 }
 

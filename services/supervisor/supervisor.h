@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -37,8 +38,10 @@ class Supervisor : private ManagedProcess::Observer {
   };
 
   // Makes this process the subreaper of its descendants and handles SIGCHLD
-  // from now on. `loop` outlives it.
-  static absl::StatusOr<std::unique_ptr<Supervisor>> Create(EventLoop& loop);
+  // from now on. `loop` outlives it. `child_limits` are for processes whose
+  // spec does not set them; what neither sets is as for this process.
+  static absl::StatusOr<std::unique_ptr<Supervisor>> Create(
+      EventLoop& loop, ManagedProcess::Limits child_limits = {});
   // Kills and reaps every descendant.
   ~Supervisor() override;
 
@@ -74,7 +77,10 @@ class Supervisor : private ManagedProcess::Observer {
     std::function<void(absl::StatusOr<v1::ProcessInfo>)> stopped;
   };
 
-  explicit Supervisor(EventLoop& loop) : loop_(loop), history_(kHistory) {}
+  Supervisor(EventLoop& loop, ManagedProcess::Limits child_limits)
+      : loop_(loop),
+        child_limits_(std::move(child_limits)),
+        history_(kHistory) {}
 
   static constexpr size_t kHistory = 65536;  // events
 
@@ -88,6 +94,7 @@ class Supervisor : private ManagedProcess::Observer {
   void Forget(const std::string& session);
 
   EventLoop& loop_;
+  const ManagedProcess::Limits child_limits_;
   History history_;
   Listener* listener_ = nullptr;
   ipc::UniqueFd child_signals_;  // a signalfd

@@ -47,11 +47,14 @@ LAYERS = (
     Layer("services/agent", ("ipc/",), ()),
     # Its main is that of a service: it is granted its sockets as any other is.
     Layer("services/supervisor",
-          ("ipc/", "services/agent/listen_fds", "services/agent/notify"),
+          ("ipc/", "services/agent/environment", "services/agent/listen_fds",
+           "services/agent/notify"),
           ("protobuf", "CLI11")),
     Layer(
         "services/control",
         ("ipc/", "services/agent/", "services/supervisor/client",
+         "services/supervisor/dependency_graph",
+         "services/supervisor/proto_time",
          "services/supervisor/supervisor_cc_proto"),
         ("gRPC", "protobuf", "CLI11")),
     # Any other service: sender, receiver, writer, reader, and yours.

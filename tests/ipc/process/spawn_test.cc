@@ -123,10 +123,10 @@ TEST(SpawnTest, EnvironmentIsWhatIsGivenAndThePid) {
 }
 
 TEST(SpawnTest, WorkingDirectoryAndLimits) {
-  SpawnOptions options = Shell("pwd; ulimit -n");
+  SpawnOptions options = Shell("pwd; ulimit -Sn; ulimit -Hn");
   options.working_directory = "/proc";
-  options.limits = {{RLIMIT_NOFILE, 17}};
-  EXPECT_EQ(OutputOf(options), "/proc\n17\n");
+  options.limits = {{RLIMIT_NOFILE, {.rlim_cur = 17, .rlim_max = 18}}};
+  EXPECT_EQ(OutputOf(options), "/proc\n17\n18\n");
 }
 
 TEST(SpawnTest, SignalsAreDefaultAndUnblockedInTheChild) {

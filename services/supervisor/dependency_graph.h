@@ -1,12 +1,12 @@
 // The order in which processes that depend on each other can start.
 //
 // Nodes are 0, 1, …; edges[i] are those that i depends on.
-#ifndef SERVICES_CONTROL_DEPENDENCY_GRAPH_H_
-#define SERVICES_CONTROL_DEPENDENCY_GRAPH_H_
+#ifndef SERVICES_SUPERVISOR_DEPENDENCY_GRAPH_H_
+#define SERVICES_SUPERVISOR_DEPENDENCY_GRAPH_H_
 
 #include <vector>
 
-namespace parley::control {
+namespace parley::supervisor {
 
 using DependencyEdges = std::vector<std::vector<int>>;
 
@@ -18,6 +18,6 @@ std::vector<int> FindCycle(const DependencyEdges& edges);
 // first wave. Requires that there is no cycle.
 std::vector<std::vector<int>> Waves(const DependencyEdges& edges);
 
-}  // namespace parley::control
+}  // namespace parley::supervisor
 
-#endif  // SERVICES_CONTROL_DEPENDENCY_GRAPH_H_
+#endif  // SERVICES_SUPERVISOR_DEPENDENCY_GRAPH_H_
