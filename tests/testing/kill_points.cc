@@ -83,8 +83,8 @@ class Victim {
 
   uint64_t address() const {
     errno = 0;
-    const long address = ptrace(PTRACE_PEEKUSER, pid_,
-                                offsetof(user_regs_struct, rip), nullptr);
+    const long address =
+        ptrace(PTRACE_PEEKUSER, pid_, offsetof(user_regs_struct, rip), nullptr);
     if (errno != 0) Die("PEEKUSER");
     return static_cast<uint64_t>(address);
   }
@@ -99,9 +99,9 @@ class Victim {
     return AfterStep();
   }
   // To the breakpoint or the end.
-  State Go(bool may_sleep) {
+  State Go() {
     Continue(PTRACE_CONT, 0);
-    if (may_sleep && !StopsSoon()) return State::kAsleep;
+    if (!StopsSoon()) return State::kAsleep;
     return AfterStep();
   }
   // After Wake: until it has done what it had been told to.
@@ -160,15 +160,14 @@ class Victim {
   // False if it sleeps: the kernel says so, again and again.
   bool StopsSoon() const {
     const std::string path = absl::StrCat("/proc/", pid_, "/stat");
+    // On the same CPU it runs while we yield, if it can.
+    for (int i = 0; i < 100; ++i) {
+      if (HasStopped()) return true;
+      sched_yield();
+    }
     int asleep = 0;
     while (asleep < 5) {
-      siginfo_t info = {};
-      if (waitid(P_PID, static_cast<id_t>(pid_), &info,
-                 WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL) != 0) {
-        Die("waitid");
-      }
-      if (info.si_pid != 0) return true;
-      // On the same CPU it runs now, if it can.
+      if (HasStopped()) return true;
       const timespec pause = {0, 20'000};
       nanosleep(&pause, nullptr);
       asleep = StateIn(path) == 'S' ? asleep + 1 : 0;
@@ -176,14 +175,23 @@ class Victim {
     return false;
   }
 
+  bool HasStopped() const {
+    siginfo_t info = {};
+    if (waitid(P_PID, static_cast<id_t>(pid_), &info,
+               WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL) != 0) {
+      Die("waitid");
+    }
+    return info.si_pid != 0;
+  }
+
   // The letter after the name, which is in parentheses.
   static char StateIn(const std::string& path) {
     FILE* file = fopen(path.c_str(), "re");
     if (file == nullptr) return '?';
     char line[256] = {};
-    const char* end =
-        fgets(line, sizeof(line), file) != nullptr ? strrchr(line, ')')
-                                                   : nullptr;
+    const char* end = fgets(line, sizeof(line), file) != nullptr
+                          ? strrchr(line, ')')
+                          : nullptr;
     fclose(file);
     return end != nullptr && end[1] == ' ' ? end[2] : '?';
   }
@@ -200,7 +208,8 @@ struct Trace {
 };
 
 // Runs one victim up to its k'th instruction. If it falls asleep before, it is
-// woken, unless that is where it is to die. REQUIRES: the trace is known up to k.
+// woken, unless that is where it is to die. REQUIRES: the trace is known up to
+// k.
 //
 // All but the last step are taken at once, by a hardware breakpoint at the
 // instruction before, which has to be passed as often as the trace says.
@@ -210,16 +219,25 @@ class Run {
       : case_(the_case), die_asleep_(die_asleep), victim_(the_case) {}
 
   // False if the operation took another way than in the trace.
+  //
+  // A string instruction with a repeat prefix is a step for each repetition,
+  // but meets its breakpoint only before the first: so we leap to that, and the
+  // caller steps on.
   bool LeapTo(int k, const Trace& trace) {
+    const std::vector<uint64_t>& addresses = trace.addresses;
+    const auto begins = [&](int i) {
+      return i == 0 || addresses[static_cast<size_t>(i)] !=
+                           addresses[static_cast<size_t>(i) - 1];
+    };
+    while (!begins(k)) --k;
     if (k == 0) return true;
-    const uint64_t target = trace.addresses[static_cast<size_t>(k)];
-    const auto begin = trace.addresses.begin();
-    const auto passes = std::count(begin, begin + k, target);
+    const uint64_t target = addresses[static_cast<size_t>(k)];
     victim_.SetBreakpoint(target);
-    for (int i = 0; i <= passes; ++i) {
-      Victim::State state = victim_.Go(/*may_sleep=*/trace.sleep_at < k);
+    for (int i = 0; i <= k; ++i) {
+      if (addresses[static_cast<size_t>(i)] != target || !begins(i)) continue;
+      Victim::State state = victim_.Go();
       if (state == Victim::State::kAsleep) {
-        if (!WakeUp(&state)) return false;
+        if (trace.sleep_at >= k || !WakeUp(&state)) return false;
       }
       if (state == Victim::State::kEnded) return false;
     }
@@ -269,10 +287,10 @@ class Run {
 
 KillPoint RunTo(KillPointCase& the_case, int k, bool die_asleep, Trace* trace) {
   // One victim at a time: the first, if it went astray, has had its effect on
-  // the case, so that a second one is no use. Then this point is where it ended.
+  // the case, so that a second one is no use. Then this point is where it
+  // ended.
   Run run(the_case, die_asleep);
-  const int known =
-      std::min(k, static_cast<int>(trace->addresses.size()) - 1);
+  const int known = std::min(k, static_cast<int>(trace->addresses.size()) - 1);
   if (known > 0 && !run.LeapTo(known, *trace)) {
     KillPoint point = run.point();
     point.astray = !point.asleep;
@@ -307,8 +325,8 @@ std::string KillPoint::ToString() const {
   const bool named = info.dli_sname != nullptr;
   return absl::StrCat(
       text, ", at ", named ? info.dli_sname : info.dli_fname, "+0x",
-      absl::Hex(address - reinterpret_cast<uint64_t>(
-                              named ? info.dli_saddr : info.dli_fbase)));
+      absl::Hex(address - reinterpret_cast<uint64_t>(named ? info.dli_saddr
+                                                           : info.dli_fbase)));
 }
 
 KillPointReport KillAtEveryInstruction(

@@ -10,22 +10,22 @@
 //   KillPointReport report = KillAtEveryInstruction(
 //       [] { return std::make_unique<SendCase>(); });
 //
-// For k = 0, 1, 2, ... a new case is made and a child forked, which runs Prepare
-// and then, step by step under ptrace(2), the first k instructions of Operate;
-// then it is killed by SIGKILL and reaped, and Check runs in the parent. It ends
-// with the k at which Operate ran to its end.
+// For k = 0, 1, 2, ... a new case is made and a child forked, which runs
+// Prepare and then, step by step under ptrace(2), the first k instructions of
+// Operate; then it is killed by SIGKILL and reaped, and Check runs in the
+// parent. It ends with the k at which Operate ran to its end.
 //
 // An operation that falls asleep in a system call is killed there, too, once;
 // then Wake is called, in the parent, at that point, and the rest of the
 // operation is cut up like the beginning. Without a Wake the sleep is the end.
 //
 // The operation has to take the same way each time, for the victim leaps to its
-// last instruction by a breakpoint that is learnt from the runs before; one that
-// misses it is not a point, but is checked, too. Driver and victim share one CPU,
-// as a switch between two takes longer; so nobody spins.
+// last instruction by a breakpoint that is learnt from the runs before; one
+// that misses it is not a point, but is checked, too. Driver and victim share
+// one CPU, as a switch between two takes longer; so nobody spins.
 //
-// x86-64 only. Not under sanitizers or valgrind, whose own instructions would be
-// most of it. Not thread-safe.
+// x86-64 only. Not under sanitizers or valgrind, whose own instructions would
+// be most of it. Not thread-safe.
 #ifndef TESTS_TESTING_KILL_POINTS_H_
 #define TESTS_TESTING_KILL_POINTS_H_
 
@@ -38,9 +38,9 @@ namespace ipc::testing {
 
 // Where the victim was killed.
 struct KillPoint {
-  int instructions = 0;  // of the operation that it had executed
-  bool asleep = false;   // in a system call that had not returned
-  bool woken = false;    // after Wake
+  int instructions = 0;    // of the operation that it had executed
+  bool asleep = false;     // in a system call that had not returned
+  bool woken = false;      // after Wake
   bool completed = false;  // the operation had run to its end
   bool astray = false;     // on another way than the runs before, to its end
   uint64_t address = 0;    // of the next instruction

@@ -27,10 +27,9 @@ struct Shared {
 class SharedCase : public KillPointCase {
  public:
   SharedCase()
-      : shared_(static_cast<Shared*>(mmap(nullptr, sizeof(Shared),
-                                          PROT_READ | PROT_WRITE,
-                                          MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {
-  }
+      : shared_(static_cast<Shared*>(
+            mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE,
+                 MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {}
   ~SharedCase() override { munmap(shared_, sizeof(Shared)); }
 
  protected:
@@ -134,13 +133,13 @@ class SleepCase : public SharedCase {
 };
 
 TEST(KillPointsTest, KillsAsleepAndAfterBeingWoken) {
-  KillPointReport report = KillAtEveryInstruction(
-      [] { return std::make_unique<SleepCase>(true); });
+  KillPointReport report =
+      KillAtEveryInstruction([] { return std::make_unique<SleepCase>(true); });
   EXPECT_EQ(report.asleep, 1);
   EXPECT_EQ(report.completed, 1);
   const int points = report.points;
-  report = KillAtEveryInstruction(
-      [] { return std::make_unique<SleepCase>(false); });
+  report =
+      KillAtEveryInstruction([] { return std::make_unique<SleepCase>(false); });
   EXPECT_EQ(report.asleep, 1);
   EXPECT_EQ(report.completed, 0);
   EXPECT_LT(report.points, points);
