@@ -165,6 +165,7 @@ class QueueCore {
                          const SendOptions& options, bool may_wait,
                          bool* consumed);
   bool DropOldest(uint32_t lane);
+  bool FreeFromTheDead(const Claim* slot);
   void NoteDepth(uint32_t lane, uint64_t position);
   absl::Status Full(uint32_t lane) const;
   absl::Status CannotSend(size_t size, uint32_t lane) const;

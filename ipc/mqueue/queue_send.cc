@@ -83,15 +83,22 @@ absl::Status QueueCore::WithPolicy(uint32_t lane, absl::Duration timeout,
         const uint64_t reader = slot->word.bits();
         status = Await(Side::kSend, kReaderGrace, attempt);
         if (absl::IsDeadlineExceeded(status)) {
-          slow_reader_.store(reader, std::memory_order_relaxed);
-          status = absl::UnavailableError("");
-          break;
+          status = TryOnce(Side::kSend, attempt);
+          // Unless it was dead, and is reaped: then its message can be dropped.
+          if (absl::IsUnavailable(status) && slot->word.bits() == reader) {
+            slow_reader_.store(reader, std::memory_order_relaxed);
+            break;
+          }
         }
         continue;
       }
-      if (!DropOldest(lane)) break;
+      if (!DropOldest(lane) && !FreeFromTheDead(slot)) break;
       status = TryOnce(Side::kSend, attempt);
     }
+  }
+  if (policy == FullPolicy::kDropNewest && absl::IsUnavailable(status) &&
+      FreeFromTheDead(slot)) {
+    status = TryOnce(Side::kSend, attempt);
   }
   if (!absl::IsUnavailable(status)) return status;
   if (policy == FullPolicy::kBlock || policy == FullPolicy::kFail) {
@@ -100,6 +107,12 @@ absl::Status QueueCore::WithPolicy(uint32_t lane, absl::Duration timeout,
   *dropped = true;
   header().counts.refused.fetch_add(1, std::memory_order_relaxed);
   return absl::OkStatus();
+}
+
+// Nobody who drops messages waits, and so looks for the dead.
+bool QueueCore::FreeFromTheDead(const Claim* slot) {
+  return slot != nullptr && slot->word.IsOwned() &&
+         attachment->ReapOne(slot->word.owner_index());
 }
 
 // Receives a message to nobody: of the same lane, else of one below.

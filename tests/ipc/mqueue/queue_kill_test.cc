@@ -57,10 +57,10 @@ constexpr uint64_t kBefore = 1, kVictims = 2, kAfter = 3;
 
 // How often the survivor may get the victim's message, by when it was killed.
 enum class Effect {
-  kNone,         // never: there is no message of the victim's
-  kAppears,      // not before some point, and always from there on
-  kDisappears,   // always before some point, and not from there on
-  kStays,        // always, exactly once
+  kNone,        // never: there is no message of the victim's
+  kAppears,     // not before some point, and always from there on
+  kDisappears,  // always before some point, and not from there on
+  kStays,       // always, exactly once
 };
 
 struct Operation {
@@ -127,8 +127,7 @@ class QueueCase : public testing::KillPointCase {
       // What the dead one held may come back, and has to make room first.
       sent = queue_.Send(after, kTick);
       ReceiveAll(&received);
-    } while (absl::IsDeadlineExceeded(sent) &&
-             absl::Now() - start < kPatience);
+    } while (absl::IsDeadlineExceeded(sent) && absl::Now() - start < kPatience);
     if (absl::IsFailedPrecondition(sent)) {
       CheckClosed();
     } else {
@@ -282,24 +281,23 @@ std::vector<Operation> Operations() {
          .effect = Effect::kNone,
          .arrange =
              [bytes](Queue& queue) { (void)queue.Send(Text(kBefore, bytes)); },
-         .operate =
-             [text = Text(kVictims, bytes)](Queue& queue) {
-               (void)queue.TrySend(text);
-             }});
+         .operate = [text = Text(kVictims, bytes)](
+                        Queue& queue) { (void)queue.TrySend(text); }});
     all.push_back({.name = name("ReceiveInline", "ReceiveInArena"),
                    .options = options,
                    .message_bytes = bytes,
                    .effect = Effect::kDisappears,
                    .arrange = send(bytes),
                    .operate = receive});
-    all.push_back({.name = name("ReceiveMessageInline", "ReceiveMessageInArena"),
-                   .options = options,
-                   .message_bytes = bytes,
-                   .effect = Effect::kDisappears,
-                   .arrange = send(bytes),
-                   .operate = [](Queue& queue) {
-                     absl::StatusOr<Message> message = queue.ReceiveMessage();
-                   }});
+    all.push_back(
+        {.name = name("ReceiveMessageInline", "ReceiveMessageInArena"),
+         .options = options,
+         .message_bytes = bytes,
+         .effect = Effect::kDisappears,
+         .arrange = send(bytes),
+         .operate = [](Queue& queue) {
+           absl::StatusOr<Message> message = queue.ReceiveMessage();
+         }});
     all.push_back({.name = name("PutBackInline", "PutBackInArena"),
                    .options = options,
                    .message_bytes = bytes,
@@ -309,14 +307,15 @@ std::vector<Operation> Operations() {
                      std::byte byte;
                      (void)queue.ReceiveInto(absl::MakeSpan(&byte, 1));
                    }});
-    all.push_back({.name = name("ParkAndReceiveInline", "ParkAndReceiveInArena"),
-                   .options = options,
-                   .message_bytes = bytes,
-                   .effect = Effect::kNone,
-                   .operate = receive,
-                   .wake = [bytes](Queue& queue) {
-                     (void)queue.Send(Text(kBefore, bytes));
-                   }});
+    all.push_back(
+        {.name = name("ParkAndReceiveInline", "ParkAndReceiveInArena"),
+         .options = options,
+         .message_bytes = bytes,
+         .effect = Effect::kNone,
+         .operate = receive,
+         .wake = [bytes](Queue& queue) {
+           (void)queue.Send(Text(kBefore, bytes));
+         }});
     all.push_back(
         {.name = name("ParkAndSendInline", "ParkAndSendInArena"),
          .options = one_slot,
@@ -355,9 +354,7 @@ std::vector<Operation> Operations() {
                });
              },
          .operate =
-             [](Queue& queue) {
-               QueueTestPeer::attachment(queue).ReapAll();
-             }});
+             [](Queue& queue) { QueueTestPeer::attachment(queue).ReapAll(); }});
   }
   const Options arena = With(2, kLarge, Delivery::kAutoAck);
   all.push_back({.name = "LendAndSendLoan",
@@ -404,9 +401,7 @@ std::vector<Operation> Operations() {
   const auto with_message = [](void (*use)(Message)) {
     auto message = std::make_shared<std::optional<Message>>();
     return std::pair<std::function<void(Queue&)>, std::function<void(Queue&)>>(
-        [message](Queue& queue) {
-          message->emplace(*queue.ReceiveMessage());
-        },
+        [message](Queue& queue) { message->emplace(*queue.ReceiveMessage()); },
         [message, use](Queue&) { use(*std::move(*message)); });
   };
   all.push_back({.name = "SendExplicit",
@@ -429,8 +424,7 @@ std::vector<Operation> Operations() {
                    (void)queue.Receive();
                    (void)queue.TaskDone();
                  }});
-  const auto ack =
-      with_message([](Message message) { (void)message.Ack(); });
+  const auto ack = with_message([](Message message) { (void)message.Ack(); });
   all.push_back({.name = "Ack",
                  .options = explicit_ack,
                  .message_bytes = kInline,
@@ -457,20 +451,18 @@ std::vector<Operation> Operations() {
                        (void)queue.ReceiveMessage()->GiveBack();
                      },
                  .operate = receive});
-  all.push_back({.name = "ReapExplicit",
-                 .options = explicit_ack,
-                 .message_bytes = kInline,
-                 .effect = Effect::kStays,
-                 .arrange =
-                     [send](Queue& queue) {
-                       send(kInline)(queue);
-                       LeaveADead(queue,
-                                  [](Queue& q) { (void)q.Receive(); });
-                     },
-                 .operate =
-                     [](Queue& queue) {
-                       QueueTestPeer::attachment(queue).ReapAll();
-                     }});
+  all.push_back(
+      {.name = "ReapExplicit",
+       .options = explicit_ack,
+       .message_bytes = kInline,
+       .effect = Effect::kStays,
+       .arrange =
+           [send](Queue& queue) {
+             send(kInline)(queue);
+             LeaveADead(queue, [](Queue& q) { (void)q.Receive(); });
+           },
+       .operate =
+           [](Queue& queue) { QueueTestPeer::attachment(queue).ReapAll(); }});
   return all;
 }
 
