@@ -207,7 +207,7 @@ absl::Status Queue::Join(absl::Duration timeout) {
 
 absl::Status Queue::EnablePolling() { return core_->EnablePolling(); }
 int Queue::poll_fd() const {
-  return core_->poller == nullptr ? -1 : core_->poller->fd();
+  return core_->HasPoller() ? core_->poller->fd() : -1;
 }
 
 absl::Status Queue::CloseForSend() {

@@ -1,8 +1,9 @@
 #include "ipc/mqueue/queue_core.h"
 
 #include <time.h>
+#include <unistd.h>
 
-#include <climits>
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -129,15 +130,21 @@ void QueueCore::Close() {
 }
 
 absl::Status QueueCore::EnablePolling() {
-  if (poller != nullptr) return absl::OkStatus();
+  // A forked child makes its own: its parent's is not its to drain.
+  if (HasPoller()) return absl::OkStatus();
   absl::StatusOr<std::unique_ptr<Poller>> created =
       Poller::Create(fd.get(), &header().receivers.armed, park_tick);
   if (!created.ok()) return created.status();
   poller = *std::move(created);
+  poller_pid = getpid();
   // There may be messages already; one look too many is no harm.
   poller->Arm();
   Poke(fd.get(), &header().receivers.armed, offsetof(Header, shared.poke));
   return absl::OkStatus();
+}
+
+bool QueueCore::HasPoller() const {
+  return poller != nullptr && poller_pid == getpid();
 }
 
 std::string QueueCore::Name(absl::string_view operation) const {
@@ -186,24 +193,28 @@ absl::Status QueueCore::Fenced(Side side) {
 
 Stats QueueCore::stats() const {
   Stats stats;
+  // Signed: what is read at different times may not fit together.
+  int64_t sent = 0, received = 0;
   for (const SlotRing& ring : lanes) {
     const SlotRing::Counts counts = ring.Count();
-    stats.sent += counts.sent;
-    stats.received += counts.received;
+    sent += static_cast<int64_t>(counts.sent);
+    received += static_cast<int64_t>(counts.received);
     stats.pending += counts.pending;
   }
   for (uint32_t i = 0; is_explicit() && i < geometry.block_count; ++i) {
     const BlockState state = arena.Load(i).state();
     stats.unacked += state == BlockState::kHeld ? 1 : 0;
     stats.pending += state == BlockState::kRedeliver ? 1 : 0;
-    stats.received -=
+    received -=
         state == BlockState::kHeld || state == BlockState::kRedeliver ? 1 : 0;
   }
   const auto& counts = header().counts;
   const uint64_t overwritten = counts.overwritten.load();
   stats.skipped = counts.skipped.load();
-  stats.sent -= stats.skipped;
-  stats.received -= counts.recycled.load() + overwritten;
+  sent -= static_cast<int64_t>(stats.skipped);
+  received -= static_cast<int64_t>(counts.recycled.load() + overwritten);
+  stats.sent = static_cast<uint64_t>(std::max<int64_t>(sent, 0));
+  stats.received = static_cast<uint64_t>(std::max<int64_t>(received, 0));
   stats.dropped = counts.refused.load() + overwritten;
   stats.redelivered = counts.redelivered.load();
   stats.reaped = counts.reaped.load();

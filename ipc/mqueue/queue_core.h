@@ -4,6 +4,8 @@
 #ifndef IPC_MQUEUE_QUEUE_CORE_H_
 #define IPC_MQUEUE_QUEUE_CORE_H_
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -98,6 +100,7 @@ class QueueCore {
 
   void Close();
   absl::Status EnablePolling();
+  bool HasPoller() const;
   Stats stats() const;
 
   bool is_explicit() const {
@@ -123,7 +126,8 @@ class QueueCore {
   // Shorter in tests, before the first call.
   absl::Duration park_tick = Queue::kParkTick;
   std::unique_ptr<Attachment> attachment;
-  std::unique_ptr<Poller> poller;  // after EnablePolling
+  std::unique_ptr<Poller> poller;  // after EnablePolling, by poller_pid
+  pid_t poller_pid = -1;
 
  private:
   struct Unacked {

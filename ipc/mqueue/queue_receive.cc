@@ -111,7 +111,7 @@ absl::Status QueueCore::TakeSlowly(absl::Duration timeout, bool may_wait,
   };
   if (may_wait) return Await(Side::kReceive, timeout, attempt);
   absl::Status status = TryOnce(Side::kReceive, attempt);
-  if (absl::IsUnavailable(status) && poller != nullptr) {
+  if (absl::IsUnavailable(status) && HasPoller()) {
     // From here on whoever commits something makes the descriptor readable.
     poller->Arm();
     status = TryOnce(Side::kReceive, attempt);

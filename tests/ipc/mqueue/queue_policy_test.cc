@@ -272,6 +272,25 @@ TEST(QueuePollTest, ReadableWhenThereIsAMessage) {
   EXPECT_EQ(queue.TryReceive().status().code(), absl::StatusCode::kOutOfRange);
 }
 
+// A child that looks into the queue does not take its parent's wake-up away.
+TEST(QueuePollTest, ChildDoesNotDrainItsParents) {
+  Queue queue = *Queue::CreateAnonymous();
+  QueueTestPeer::SetParkTick(queue, kPatience);
+  ASSERT_TRUE(queue.EnablePolling().ok());
+  EXPECT_EQ(Drain(queue), 0);
+  ChildProcess child([&] {
+    if (queue.poll_fd() != -1 || !queue.Send("message").ok()) return 1;
+    if (Drain(queue) != 1) return 2;
+    return queue.EnablePolling().ok() && queue.poll_fd() >= 0 &&
+                   queue.Send("for the parent").ok()
+               ? 0
+               : 3;
+  });
+  EXPECT_EQ(child.Join(), 0);
+  EXPECT_TRUE(IsReadable(queue, kPatience));
+  EXPECT_EQ(Drain(queue), 1);
+}
+
 // Two that poll the same queue, in an epoll set: each message wakes who can
 // take it.
 TEST(QueuePollTest, TwoPollers) {
