@@ -21,8 +21,9 @@
 //
 // The operation has to take the same way each time, for the victim leaps to its
 // last instruction by a breakpoint that is learnt from the runs before; one
-// that misses it is not a point, but is checked, too. Driver and victim share
-// one CPU, as a switch between two takes longer; so nobody spins.
+// that misses it is checked, too, and the point is tried again step by step.
+// Driver and victim share one CPU, as a switch between two takes longer; so
+// nobody spins.
 //
 // x86-64 only. Not under sanitizers or valgrind, whose own instructions would
 // be most of it. Not thread-safe.

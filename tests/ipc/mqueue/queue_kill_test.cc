@@ -197,7 +197,7 @@ class QueueCase : public testing::KillPointCase {
         if (point.instructions == 0 && !point.astray) {
           EXPECT_FALSE(has_effect);
         }
-        observed_->had_effect |= has_effect;
+        observed_->had_effect |= has_effect && !point.astray;
         return;
       }
     }
