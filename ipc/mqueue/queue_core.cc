@@ -3,7 +3,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,6 +15,10 @@ int64_t NowMs() {
   timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
+}
+
+uint64_t AtLeastZero(uint64_t difference) {
+  return static_cast<int64_t>(difference) < 0 ? 0 : difference;
 }
 
 std::vector<SlotRing> MakeLanes(const Mapping& mapping,
@@ -87,7 +90,7 @@ void QueueCore::ClearBlocker(const Blocker& blocker) {
   }
 }
 
-void QueueCore::ReapAll() { attachment->ReapAll(); }
+void QueueCore::ReapAll() const { attachment->ReapAll(); }
 
 bool QueueCore::IsReapDue() {
   const int64_t now = NowMs();
@@ -193,12 +196,12 @@ absl::Status QueueCore::Fenced(Side side) {
 
 Stats QueueCore::stats() const {
   Stats stats;
-  // Signed: what is read at different times may not fit together.
-  int64_t sent = 0, received = 0;
+  // What is read at different times may not fit together, and be below zero.
+  uint64_t sent = 0, received = 0;
   for (const SlotRing& ring : lanes) {
     const SlotRing::Counts counts = ring.Count();
-    sent += static_cast<int64_t>(counts.sent);
-    received += static_cast<int64_t>(counts.received);
+    sent += counts.sent;
+    received += counts.received;
     stats.pending += counts.pending;
   }
   for (uint32_t i = 0; is_explicit() && i < geometry.block_count; ++i) {
@@ -211,10 +214,10 @@ Stats QueueCore::stats() const {
   const auto& counts = header().counts;
   const uint64_t overwritten = counts.overwritten.load();
   stats.skipped = counts.skipped.load();
-  sent -= static_cast<int64_t>(stats.skipped);
-  received -= static_cast<int64_t>(counts.recycled.load() + overwritten);
-  stats.sent = static_cast<uint64_t>(std::max<int64_t>(sent, 0));
-  stats.received = static_cast<uint64_t>(std::max<int64_t>(received, 0));
+  sent -= stats.skipped;
+  received -= counts.recycled.load() + overwritten;
+  stats.sent = AtLeastZero(sent);
+  stats.received = AtLeastZero(received);
   stats.dropped = counts.refused.load() + overwritten;
   stats.redelivered = counts.redelivered.load();
   stats.reaped = counts.reaped.load();

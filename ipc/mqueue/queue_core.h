@@ -151,7 +151,7 @@ class QueueCore {
   bool LooksDamaged() const;
   void NotePeer(Side side, SlotRing* ring, const Claim& claim);
   void ClearBlocker(const Blocker& blocker);
-  void ReapAll();
+  void ReapAll() const;
   bool IsReapDue();
   void Sweep(Participant dead);
   void RingReceivers();
@@ -164,12 +164,12 @@ class QueueCore {
                          bool* dropped, Claim* claim);
   absl::Status ClaimBlock(size_t bytes, uint32_t lane, absl::Duration timeout,
                           bool may_wait, bool* dropped, BlockName* block,
-                          Participant* self);
+                          Participant* owner);
   absl::Status SendBlock(BlockName block, Participant owner, size_t size,
                          const SendOptions& options, bool may_wait,
                          bool* consumed);
   bool DropOldest(uint32_t lane);
-  bool FreeFromTheDead(const Claim* slot);
+  bool FreeFromTheDead(const Claim* slot) const;
   void NoteDepth(uint32_t lane, uint64_t position);
   absl::Status Full(uint32_t lane) const;
   absl::Status CannotSend(size_t size, uint32_t lane) const;

@@ -110,7 +110,7 @@ absl::Status QueueCore::WithPolicy(uint32_t lane, absl::Duration timeout,
 }
 
 // Nobody who drops messages waits, and so looks for the dead.
-bool QueueCore::FreeFromTheDead(const Claim* slot) {
+bool QueueCore::FreeFromTheDead(const Claim* slot) const {
   return slot != nullptr && slot->word.IsOwned() &&
          attachment->ReapOne(slot->word.owner_index());
 }

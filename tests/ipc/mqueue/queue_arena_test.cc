@@ -193,17 +193,19 @@ TEST(QueueArenaTest, FailedSendLeavesTheLoan) {
   Queue other = *Queue::CreateAnonymous({.message_bytes = 4096});
   ASSERT_TRUE(queue.Send("full").ok());
   Loan loan = *queue.TryLoan(4096);
+  // Not std::move: a Send that fails leaves it, as is to be shown.
   EXPECT_EQ(
-      queue.Send(std::move(loan), {.timeout = absl::Milliseconds(1)}).code(),
+      queue.Send(static_cast<Loan&&>(loan), {.timeout = absl::Milliseconds(1)})
+          .code(),
       absl::StatusCode::kDeadlineExceeded);
-  EXPECT_EQ(other.Send(std::move(loan)).code(),
+  EXPECT_EQ(other.Send(static_cast<Loan&&>(loan)).code(),
             absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(queue.Send(std::move(loan), {.priority = 1}).code(),
+  EXPECT_EQ(queue.Send(static_cast<Loan&&>(loan), {.priority = 1}).code(),
             absl::StatusCode::kInvalidArgument);
   ASSERT_EQ(loan.data().size(), 4096u);
   EXPECT_TRUE(queue.Receive().ok());
-  EXPECT_TRUE(queue.Send(std::move(loan)).ok());
-  EXPECT_EQ(queue.Send(std::move(loan)).code(),
+  EXPECT_TRUE(queue.Send(static_cast<Loan&&>(loan)).ok());
+  EXPECT_EQ(queue.Send(static_cast<Loan&&>(loan)).code(),
             absl::StatusCode::kInvalidArgument)
       << "sent already";
 }
@@ -216,7 +218,7 @@ TEST(QueueArenaTest, ChildDoesNotGiveBackItsParents) {
   std::optional<Loan> loan = *queue.TryLoan(4096);
   ChildProcess child([&] {
     if (message->text() != Pattern(4096)) return 1;
-    if (queue.Send(*std::move(loan)).code() !=
+    if (queue.Send(static_cast<Loan&&>(*loan)).code() !=
         absl::StatusCode::kFailedPrecondition) {
       return 2;
     }

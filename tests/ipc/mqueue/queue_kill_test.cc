@@ -164,7 +164,7 @@ class QueueCase : public testing::KillPointCase {
       Count(**message, received);
     }
   }
-  void Count(Message& message, std::vector<int>* received) {
+  void Count(Message& message, std::vector<int>* received) const {
     ASSERT_GE(message.data().size(), sizeof(uint64_t));
     uint64_t sender;
     std::memcpy(&sender, message.data().data(), sizeof(sender));
