@@ -11,6 +11,7 @@ load(
     _scenario_test = "scenario_test",
     _service_binary = "service_binary",
 )
+load("//tools/build_defs/private:spin.bzl", _spin_test = "spin_test")
 
 cc_binary = native.cc_binary
 cc_library = native.cc_library
@@ -24,3 +25,4 @@ scenario_test = _scenario_test
 service_binary = _service_binary
 sh_binary = native.sh_binary
 sh_test = native.sh_test
+spin_test = _spin_test

@@ -1,15 +1,15 @@
 /* What the models have in common: words, participants, death, and checks.
  *
- * A model defines before: PRODUCERS, CONSUMERS, CRASHES, LOST_LOCKS; and FORGET,
- * which zeroes the locals of a process, for each of its kinds. */
+ * A model defines before: PRODUCERS, CONSUMERS, REAPERS, CRASHES, LOST_LOCKS;
+ * and FORGET, which zeroes the locals of a process, for each of its kinds. */
 
 #define WORKERS (PRODUCERS + CONSUMERS)
 
 /* Slot words: state, the owner's index, the last bits of its epoch, the lap.
  *
  * Of an epoch, a word keeps as much as makes a difference in one run. With one
- * bit less, the word that a stopped reaper has seen comes back after two deaths;
- * the code has 20 bits. */
+ * bit less, the word that a stopped reaper has seen comes back after two
+ * deaths; the code has 20 bits. */
 #ifndef EPOCH_MASK
 #define EPOCH_MASK 3
 #endif

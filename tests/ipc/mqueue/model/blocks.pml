@@ -1,5 +1,5 @@
-/* The blocks of large messages, for the model checker spin: all interleavings at
- * small bounds, with a death before any step.
+/* The blocks of large messages, for the model checker spin: all interleavings
+ * at small bounds, with a death before any step.
  *
  * A block's word says who has it, and the generation of what is in it, which is
  * one more each time that the block becomes FREE. A slot carries a descriptor,
@@ -8,7 +8,7 @@
  *   send      block FREE(g) -> LOANED(me, g); fill it
  *             slot FREE -> WRITING(me); write the descriptor
  *             block LOANED(me, g) -> QUEUED(g)
- *             slot WRITING(me) -> READY                    the send commits here
+ *             slot WRITING(me) -> READY                   the send commits here
  *   receive   slot READY|REQ -> READING(me); read the descriptor
  *             block QUEUED(g) -> HELD(me, g)
  *             slot READING(me) -> FREE, next lap        auto-ack commits here
@@ -36,7 +36,10 @@
  *
  * What is left out, as slot_ring.pml has it: positions as hints (here, the slot
  * at the head or the tail is claimed in one step), laps that are mistaken for
- * each other, leaving the table.
+ * each other, leaving the table. And a living process that has lost its lock:
+ * between the reaper's two steps, with the block and with the slot, it can
+ * still take its own, so that the message it is just sending or receiving is
+ * lost, or its block leaks.
  */
 
 #ifndef PRODUCERS
@@ -60,9 +63,6 @@
 #ifndef CRASHES
 #define CRASHES 1
 #endif
-#ifndef LOST_LOCKS
-#define LOST_LOCKS 0
-#endif
 #ifndef NACKS
 #define NACKS 0
 #endif
@@ -72,15 +72,12 @@
  * BLOCKS_FIRST    the reaper sweeps blocks before slots
  * NO_REREAD       it does not look at the slot again after the descriptor
  * NO_GENERATION   releasing a block leaves its generation as it was
- * NO_UNDO         a sender that is fenced between its last two steps leaves its
- *                 block QUEUED
- * NO_KEEP         a receiver whose block was put back into the queue after its
- *                 slot's commit leaves it there
  * QUIET_NACK      a nack announces nothing
  * ZERO_DESCRIPTOR the descriptor of a new slot, all zero, names a generation
  *                 that its block has: the first one, also zero
  */
 
+#define LOST_LOCKS 0
 #include "base.pml"
 
 #define FIRST_LAP 7
@@ -202,44 +199,21 @@ queue:
        mine = TO(mine, QUEUED);
        block[b] = mine
      } goto commit
-  :: d_step { lock[me] && block[b] != mine -> FAIL(fenced_alive) }
-  :: d_step { !lock[me] && block[b] != mine -> FORGET; busy[me] = 0 }
-     goto attach
-  LOSE_LOCK goto queue
+  :: d_step { block[b] != mine -> FAIL(fenced_alive) }
   OR_DIE
   fi;
 
 commit:
   if
   :: d_step {
-       lock[me] && slot[s] == word ->
+       slot[s] == word ->
        slot[s] = TO(word, READY);
        sent = sent | BIT(message[b]);
        FORGET; busy[me] = 0
      } goto idle
-  :: d_step {
-       !lock[me] && slot[s] == word ->
-       slot[s] = TO(word, READY);
-       sent = sent | BIT(message[b]);
-       FORGET; busy[me] = 0
-     } goto attach
-  :: d_step { lock[me] && slot[s] != word -> FAIL(fenced_alive) }
-  :: !lock[me] && slot[s] != word
-  LOSE_LOCK goto commit
+  :: d_step { slot[s] != word -> FAIL(fenced_alive) }
   OR_DIE
-  fi;
-  /* Fenced. The reaper may have looked at the block before it was QUEUED. */
-  d_step {
-    true ->
-#ifndef NO_UNDO
-    if
-    :: block[b] == mine -> Free(b); MEET_FENCED(undo)
-    :: else
-    fi;
-#endif
-    FORGET; busy[me] = 0
-  }
-  goto attach
+  fi
 }
 
 #undef FORGET
@@ -345,10 +319,7 @@ hold:
        mine = TO(mine, HELD) | OWNER(me, epoch);
        block[b] = mine
      } goto commit
-  :: d_step { lock[me] && block[b] != mine -> FAIL(fenced_alive) }
-  :: d_step { !lock[me] && block[b] != mine -> FORGET; busy[me] = 0 }
-     goto attach
-  LOSE_LOCK goto hold
+  :: d_step { block[b] != mine -> FAIL(fenced_alive) }
   OR_DIE
   fi;
 
@@ -362,16 +333,14 @@ commit:
 #endif
        s = 0; word = 0
      } goto holding
-  :: d_step { lock[me] && slot[s] != word -> FAIL(fenced_alive) }
-  :: d_step { !lock[me] && slot[s] != word -> FORGET; busy[me] = 0 } goto attach
-  LOSE_LOCK goto commit
+  :: d_step { slot[s] != word -> FAIL(fenced_alive) }
   OR_DIE
   fi;
 
 holding:
   atomic {
     if
-    :: lock[me] && kept == NONE ->
+    :: kept == NONE ->
        kept = mine << 2 | b; b = 0; mine = 0; busy[me] = 0; goto idle
     :: goto done
     fi
@@ -380,7 +349,7 @@ holding:
 done:
   if
   :: d_step {
-       lock[me] && block[b] == mine ->
+       block[b] == mine ->
        CheckWhole(message[b]);
 #ifdef ACK
        CheckDelivered(message[b], received);
@@ -390,31 +359,13 @@ done:
      } goto idle
 #if NACKS
   :: d_step {
-       lock[me] && block[b] == mine && nacks < NACKS ->
+       block[b] == mine && nacks < NACKS ->
        nacks++;
        block[b] = TO(mine, REDELIVER);
        b = 0; mine = 0
      } goto announce
 #endif
-  :: d_step { lock[me] && block[b] != mine -> FAIL(fenced_alive) }
-  LOSE_LOCK goto done
-  :: d_step {
-       !lock[me] ->
-       if
-       :: block[b] == mine ->
-#ifdef ACK
-          CheckDelivered(message[b], received);
-#endif
-          Free(b)
-#if !defined(ACK) && !defined(NO_KEEP)
-       /* The reaper saw our slot READING before its commit. No slot leads to
-        * the block any more, and what was in it is ours. */
-       :: block[b] == TO(mine, QUEUED) -> MEET_FENCED(keep); Free(b)
-#endif
-       :: else
-       fi;
-       FORGET; busy[me] = 0
-     } goto attach
+  :: d_step { block[b] != mine -> FAIL(fenced_alive) }
   OR_DIE
   fi;
 
@@ -430,8 +381,7 @@ announce:
   OR_DIE
   fi;
 #endif
-  d_step { true -> busy[me] = 0 }
-  goto idle
+  atomic { busy[me] = 0; goto idle }
 #endif
 }
 
@@ -588,6 +538,8 @@ hidden byte s_;
 hidden byte b_;
 hidden short word_;
 hidden byte is_held_;
+hidden byte block_lost;
+hidden byte block_leaked;
 
 inline Copy() {
   s_ = 0;
@@ -644,7 +596,10 @@ inline SweepCopy(p) {
 
 inline DeliverFromCopy() {
   b_ = BLOCK_OF(descriptor[s_]);
-  assert(block_[b_] == WORD(QUEUED, GENERATION_OF(descriptor[s_])));
+  if
+  :: block_[b_] == WORD(QUEUED, GENERATION_OF(descriptor[s_]))
+  :: else -> FAIL(block_lost)
+  fi;
   CheckDelivered(message[b_], received_);
   block_[b_] = NEXT_GENERATION(block_[b_]);
   slot_[s_] = NEXT_LAP(slot_[s_])
@@ -700,7 +655,8 @@ inline CheckAllFree() {
   :: b_ < BLOCKS ->
      if
      :: STATE(block_[b_]) == HELD -> is_held_ = 1
-     :: else -> assert(STATE(block_[b_]) == FREE)
+     :: STATE(block_[b_]) == FREE
+     :: else -> FAIL(block_leaked)
      fi;
      b_++
   :: else -> break

@@ -20,8 +20,8 @@
  * - Of every reachable state: invariant 1 of slot_ring.h; and if all processes
  *   were killed right now, a lone survivor would reap them, receive all that
  *   was sent and not received, in bounded steps, find every slot free and fill
- *   the ring again. The same without killing and reaping anybody, where nobody is
- *   within an operation: nothing is left that only a later death would uncover.
+ *   the ring again. The same without killing and reaping anybody, where nobody
+ *   is within an operation: nothing waits for a later death to be found.
  *   So there is no deadlock, no slot is owned for ever and no message is lost.
  *
  * What is left out: HealOrphan, which is for peers that break the rules;
