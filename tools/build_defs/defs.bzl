@@ -4,6 +4,7 @@ A newer Bazel, or modules instead of WORKSPACE, is then a change in this folder
 alone. What is behind a rule lives in private/.
 """
 
+load("//tools/build_defs/private:fuzz.bzl", _cc_fuzz_test = "cc_fuzz_test")
 load("//tools/build_defs/private:proto.bzl", _cc_proto_library = "cc_proto_library")
 load(
     "//tools/build_defs/private:scenario.bzl",
@@ -14,6 +15,7 @@ load(
 load("//tools/build_defs/private:spin.bzl", _spin_test = "spin_test")
 
 cc_binary = native.cc_binary
+cc_fuzz_test = _cc_fuzz_test
 cc_library = native.cc_library
 cc_proto_library = _cc_proto_library
 cc_test = native.cc_test
