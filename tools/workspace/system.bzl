@@ -33,6 +33,25 @@ _LIBRARIES = {
     "gtest": struct(pc = ["gtest", "gmock"], package = "libgmock-dev"),
     "protobuf": struct(pc = ["protobuf"], package = "libprotobuf-dev"),
     "re2": struct(pc = ["re2"], package = "libre2-dev"),
+    "zeromq": struct(pc = ["libzmq"], package = "libzmq3-dev"),
+}
+
+# Libraries that pkg-config does not know: `header` is found in `include`.
+_PLAIN_LIBRARIES = {
+    "boost": struct(
+        include = "/usr/include/boost",
+        header = "interprocess/ipc/message_queue.hpp",
+        linkopts = [],
+        prefix = "boost",
+        package = "libboost1.81-dev",
+    ),
+    "iceoryx": struct(
+        include = "/usr/include/iceoryx/v2.0.3",
+        header = "iceoryx_posh/popo/publisher.hpp",
+        linkopts = ["-liceoryx_posh_roudi", "-liceoryx_posh", "-liceoryx_hoofs", "-liceoryx_platform"],
+        prefix = "",
+        package = "libiceoryx-posh-dev",
+    ),
 }
 
 # Under ThreadSanitizer, map_field.h gives a class of libprotobuf two members
@@ -111,6 +130,18 @@ cc_library(
             cflags = repr(_pkg_config(ctx, library, "--cflags")),
             linkopts = repr(linkopts + getattr(library, "extra_libs", [])),
         ))
+    for name, library in sorted(_PLAIN_LIBRARIES.items()):
+        if not ctx.path(library.include + "/" + library.header).exists:
+            _missing(name, library.package)
+        folder = "plain/" + name
+        ctx.symlink(library.include, (folder + "/" + library.prefix).rstrip("/"))
+        build.append("""
+cc_library(
+    name = "{name}",
+    hdrs = glob(["{folder}/**"]),
+    includes = ["{folder}"],
+    linkopts = {linkopts},
+)""".format(name = name, folder = folder, linkopts = repr(library.linkopts)))
     for tool, package in sorted(_TOOLS.items()):
         path = ctx.which(tool)
         if not path:

@@ -1,0 +1,142 @@
+// What the kernel has: POSIX message queues (mq_overview(7)) and pipes (pipe(7),
+// whose writes of up to PIPE_BUF bytes are atomic).
+#ifndef TOOLS_BENCH_PEERS_KERNEL_PEERS_H_
+#define TOOLS_BENCH_PEERS_KERNEL_PEERS_H_
+
+#include <errno.h>
+#include <fcntl.h>
+#include <mqueue.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <string>
+
+#include "tools/bench/die.h"
+#include "tools/bench/peers/peer.h"
+
+namespace bench {
+
+class PosixMqPeer {
+ public:
+  static constexpr char kName[] = "POSIX mq";
+
+  explicit PosixMqPeer(const Load& load) : bytes_(load.bytes) {
+    const std::string name = "/parley-bench-" + std::to_string(getpid());
+    mq_attr attributes = {};
+    attributes.mq_msgsize = static_cast<long>(load.bytes);
+    // More than the limit of msg_max needs CAP_SYS_RESOURCE.
+    attributes.mq_maxmsg = static_cast<long>(load.depth);
+    queue_ = mq_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, 0600, &attributes);
+    if (queue_ < 0) {
+      attributes.mq_maxmsg = 10;
+      queue_ =
+          mq_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, 0600, &attributes);
+    }
+    CheckCall(queue_ >= 0, "mq_open");
+    mq_unlink(name.c_str());
+  }
+  PosixMqPeer(const PosixMqPeer&) = delete;
+  PosixMqPeer& operator=(const PosixMqPeer&) = delete;
+  ~PosixMqPeer() { mq_close(queue_); }
+
+  class Sender {
+   public:
+    Sender(PosixMqPeer& peer, int)
+        : queue_(peer.queue_), buffer_(peer.bytes_) {}
+    template <typename Fill>
+    void Send(size_t bytes, Fill fill) {
+      fill(buffer_.data());
+      CheckCall(mq_send(queue_, reinterpret_cast<char*>(buffer_.data()), bytes,
+                        0) == 0,
+                "mq_send");
+    }
+
+   private:
+    const mqd_t queue_;
+    Buffer buffer_;
+  };
+
+  class Receiver {
+   public:
+    Receiver(PosixMqPeer& peer, int)
+        : queue_(peer.queue_), buffer_(peer.bytes_) {}
+    template <typename Use>
+    void Receive(Use use) {
+      const ssize_t n =
+          mq_receive(queue_, reinterpret_cast<char*>(buffer_.data()),
+                     buffer_.size(), nullptr);
+      CheckCall(n >= 0, "mq_receive");
+      use(static_cast<const std::byte*>(buffer_.data()),
+          static_cast<size_t>(n));
+    }
+
+   private:
+    const mqd_t queue_;
+    Buffer buffer_;
+  };
+
+ private:
+  const size_t bytes_;
+  mqd_t queue_;
+};
+
+// Messages of one size, so they need no frames.
+class PipePeer {
+ public:
+  static constexpr char kName[] = "pipe";
+
+  explicit PipePeer(const Load& load) : bytes_(load.bytes) {
+    CheckCall(pipe2(fds_, O_CLOEXEC) == 0, "pipe2");
+  }
+  PipePeer(const PipePeer&) = delete;
+  PipePeer& operator=(const PipePeer&) = delete;
+  ~PipePeer() {
+    close(fds_[0]);
+    close(fds_[1]);
+  }
+
+  class Sender {
+   public:
+    Sender(PipePeer& peer, int) : fd_(peer.fds_[1]), buffer_(peer.bytes_) {}
+    template <typename Fill>
+    void Send(size_t bytes, Fill fill) {
+      fill(buffer_.data());
+      for (size_t sent = 0; sent < bytes;) {
+        const ssize_t n = write(fd_, buffer_.data() + sent, bytes - sent);
+        CheckCall(n > 0, "write");
+        sent += static_cast<size_t>(n);
+      }
+    }
+
+   private:
+    const int fd_;
+    Buffer buffer_;
+  };
+
+  class Receiver {
+   public:
+    Receiver(PipePeer& peer, int) : fd_(peer.fds_[0]), buffer_(peer.bytes_) {}
+    template <typename Use>
+    void Receive(Use use) {
+      for (size_t got = 0; got < buffer_.size();) {
+        const ssize_t n = read(fd_, buffer_.data() + got, buffer_.size() - got);
+        CheckCall(n > 0, "read");
+        got += static_cast<size_t>(n);
+      }
+      use(static_cast<const std::byte*>(buffer_.data()), buffer_.size());
+    }
+
+   private:
+    const int fd_;
+    Buffer buffer_;
+  };
+
+ private:
+  const size_t bytes_;
+  int fds_[2];
+};
+
+}  // namespace bench
+
+#endif  // TOOLS_BENCH_PEERS_KERNEL_PEERS_H_

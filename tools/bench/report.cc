@@ -1,0 +1,113 @@
+#include "tools/bench/report.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_format.h"
+#include "tools/bench/cpus.h"
+
+namespace bench {
+namespace {
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+Figures Medians(const std::vector<Figures>& runs) {
+  const auto median = [&](double Figures::*field) {
+    std::vector<double> values;
+    for (const Figures& run : runs) values.push_back(run.*field);
+    return Median(values);
+  };
+  return {.per_second = median(&Figures::per_second),
+          .cpu_ns = median(&Figures::cpu_ns),
+          .p50_ns = median(&Figures::p50_ns),
+          .p99_ns = median(&Figures::p99_ns),
+          .p999_ns = median(&Figures::p999_ns)};
+}
+
+// 0 is what was not measured.
+std::string Time(double ns) {
+  if (ns == 0) return "-";
+  if (ns < 10'000) return absl::StrFormat("%.0f ns", ns);
+  return absl::StrFormat("%.1f us", ns / 1000);
+}
+
+std::string Rate(double per_second) {
+  if (per_second >= 1e6) return absl::StrFormat("%.2f M", per_second / 1e6);
+  return absl::StrFormat("%.0f k", per_second / 1e3);
+}
+
+}  // namespace
+
+double Report::AwaitNormalLine() {
+  constexpr double kFarOff = 1.5;
+  constexpr int kPatience = 10;
+  double line = CacheLineRoundTripNs();
+  for (int i = 0; i < kPatience; ++i) {
+    if (best_line_ns_ == 0 || line < best_line_ns_) best_line_ns_ = line;
+    if (line <= kFarOff * best_line_ns_) break;
+    Sleep(0.3e9);
+    line = CacheLineRoundTripNs();
+  }
+  return line;
+}
+
+void Report::Run(const Table& table) {
+  std::vector<std::vector<Figures>> all(table.rows.size());
+  std::vector<double> lines;
+  for (int run = 0; run < runs_; ++run) {
+    for (size_t i = 0; i < table.rows.size(); ++i) {
+      lines.push_back(AwaitNormalLine());
+      all[i].push_back(table.rows[i].measure());
+    }
+  }
+  std::vector<Figures> figures;
+  for (const std::vector<Figures>& runs : all) figures.push_back(Medians(runs));
+  Print(table, figures, Median(lines));
+}
+
+void Report::Print(const Table& table, const std::vector<Figures>& figures,
+                   double line_ns) {
+  absl::PrintF("\n%s (a cache line there and back: %.0f ns)\n", table.title,
+               line_ns);
+  absl::PrintF("  %-32s %9s %8s %9s %9s %9s %9s  %s\n", "", "1/s",
+               table.bytes != 0 ? "GB/s" : "", "CPU", "p50", "p99", "p99.9",
+               "ours is");
+  const Figures& ours = figures[0];
+  for (size_t i = 0; i < figures.size(); ++i) {
+    const Figures& figure = figures[i];
+    const Target& target = table.rows[i].target;
+    absl::PrintF(
+        "  %-32s %9s %8s %9s %9s %9s %9s", table.rows[i].name,
+        Rate(figure.per_second),
+        table.bytes != 0
+            ? absl::StrFormat("%.2f", figure.per_second * table.bytes / 1e9)
+            : "",
+        Time(figure.cpu_ns), Time(figure.p50_ns), Time(figure.p99_ns),
+        Time(figure.p999_ns));
+    const double rate = ours.per_second / figure.per_second;
+    const double p50 = ours.p50_ns / figure.p50_ns;
+    if (target.p50_at_most != 0) {
+      const bool met = p50 <= target.p50_at_most;
+      missed_ += met ? 0 : 1;
+      absl::PrintF("  %.2f of its p50, at most %.2f: %s", p50,
+                   target.p50_at_most, met ? "met" : "MISSED");
+    } else if (i != 0) {
+      absl::PrintF("  %.2f x as fast", rate);
+    }
+    if (target.rate_at_least != 0) {
+      const bool met = rate >= target.rate_at_least;
+      missed_ += met ? 0 : 1;
+      absl::PrintF(", at least %.2f: %s", target.rate_at_least,
+                   met ? "met" : "MISSED");
+    }
+    absl::PrintF("\n");
+  }
+  fflush(stdout);
+}
+
+}  // namespace bench

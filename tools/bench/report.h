@@ -1,0 +1,60 @@
+// Peers side by side: each is measured once in every round, so that whatever
+// the host does to the machine meanwhile is done to all of them, and the median
+// of the rounds counts. Only ratios within one table mean much.
+#ifndef TOOLS_BENCH_REPORT_H_
+#define TOOLS_BENCH_REPORT_H_
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tools/bench/measure.h"
+
+namespace bench {
+
+// What the first row has to be in relation to another one.
+struct Target {
+  // Of messages (or trips) a second, at least so many times the other's; or of
+  // the median time of a round trip, at most. 0: none.
+  double rate_at_least = 0;
+  double p50_at_most = 0;
+};
+
+struct Row {
+  std::string name;
+  std::function<Figures()> measure;
+  Target target = {};
+};
+
+struct Table {
+  std::string title;
+  // The first one is ours.
+  std::vector<Row> rows = {};
+  // Bytes of a message: if not 0, GB/s are shown.
+  double bytes = 0;
+};
+
+class Report {
+ public:
+  explicit Report(int runs) : runs_(runs) {}
+
+  // Measures and prints.
+  void Run(const Table& table);
+
+  int missed() const { return missed_; }
+
+ private:
+  // Waits, though not for ever, while a cache line takes much longer from one
+  // CPU to the other than it can; returns what it takes now.
+  double AwaitNormalLine();
+  void Print(const Table& table, const std::vector<Figures>& figures,
+             double line_ns);
+
+  const int runs_;
+  int missed_ = 0;
+  double best_line_ns_ = 0;
+};
+
+}  // namespace bench
+
+#endif  // TOOLS_BENCH_REPORT_H_
