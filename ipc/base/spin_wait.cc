@@ -10,9 +10,20 @@
 namespace ipc {
 namespace {
 
-constexpr int32_t kMaxBudgetNs = 20'000;
+// What waking a thread on another core of a virtual machine takes.
+constexpr int32_t kMaxBudgetNs = 40'000;
 constexpr int32_t kMinBudgetNs = 1'000;
-constexpr int kMaxPauses = 16;
+// Waits in vain before the budget shrinks: one may be an accident.
+constexpr uint32_t kPatience = 4;
+// Of the waits in vain, each so-manieth has the whole budget.
+constexpr uint32_t kProbeEvery = 16;
+// The clock is looked at once in so many rounds.
+constexpr uint32_t kRoundsPerLook = 16;
+// No answer takes less than two cache lines, and a peer that has more to do for
+// us can do some of it meanwhile, undisturbed.
+constexpr int kFirstPauses = 4;
+// After the quick rounds, when one pause more or less makes no difference.
+constexpr int kLongPauses = 4;
 
 int64_t NowNs() {
   timespec now;
@@ -46,22 +57,42 @@ SpinWait::SpinWait(SpinHistory* history, int peer_cpu)
 
 bool SpinWait::Next() {
   if (!enabled_) return false;
-  const int32_t budget = history_->budget_ns_.load(std::memory_order_relaxed);
-  const int64_t now = NowNs();
-  if (deadline_ns_ == 0) {
-    deadline_ns_ = now + budget;
-  } else if (now >= deadline_ns_) {
-    history_->budget_ns_.store(std::max(budget / 2, kMinBudgetNs),
-                               std::memory_order_relaxed);
-    return false;
+  if (rounds_ % kRoundsPerLook == kRoundsPerLook - 1) {
+    const int64_t now = NowNs();
+    if (deadline_ns_ == 0) {
+      const uint32_t failures =
+          history_->failures_.load(std::memory_order_relaxed);
+      deadline_ns_ =
+          now + (failures % kProbeEvery == kProbeEvery - 1
+                     ? kMaxBudgetNs
+                     : history_->budget_ns_.load(std::memory_order_relaxed));
+    } else if (now >= deadline_ns_) {
+      Failed();
+      return false;
+    }
   }
-  for (int i = 0; i < pauses_; ++i) Pause();
-  pauses_ = std::min(pauses_ * 2, kMaxPauses);
+  const int pauses = rounds_ == 0       ? kFirstPauses
+                     : has_just_begun() ? 1
+                                        : kLongPauses;
+  for (int i = 0; i < pauses; ++i) Pause();
+  ++rounds_;
   return true;
 }
 
+void SpinWait::Failed() {
+  const uint32_t failures =
+      history_->failures_.load(std::memory_order_relaxed) + 1;
+  history_->failures_.store(failures, std::memory_order_relaxed);
+  if (failures < kPatience) return;
+  const int32_t budget = history_->budget_ns_.load(std::memory_order_relaxed);
+  history_->budget_ns_.store(std::max(budget / 2, kMinBudgetNs),
+                             std::memory_order_relaxed);
+}
+
 void SpinWait::Succeeded() {
-  if (deadline_ns_ == 0) return;
+  if (history_->failures_.load(std::memory_order_relaxed) != 0) {
+    history_->failures_.store(0, std::memory_order_relaxed);
+  }
   const int32_t budget = history_->budget_ns_.load(std::memory_order_relaxed);
   if (budget == kMaxBudgetNs) return;
   history_->budget_ns_.store(std::min(budget * 2, kMaxBudgetNs),

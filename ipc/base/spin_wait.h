@@ -7,8 +7,13 @@
 //
 // Waking a sleeping thread takes tens of microseconds on a virtual machine, and
 // a cache line from another core a tenth of one. So a waiter polls for about as
-// long as a wake-up takes; less where that has been in vain lately; not at all
-// on the CPU where the peer was seen last, which it would keep from it.
+// long as a wake-up takes, which at most doubles the cost of the wait; less
+// where that has been in vain lately; not at all on the CPU where the peer was
+// seen last, which it would keep from it.
+//
+// Two that answer each other may both wait in vain for no other reason than
+// that the other one has to be woken. So that they get out of this, one wait in
+// a few lasts for the whole time, whatever was before.
 #ifndef IPC_BASE_SPIN_WAIT_H_
 #define IPC_BASE_SPIN_WAIT_H_
 
@@ -30,6 +35,7 @@ class SpinHistory {
   const bool one_cpu_;
   // Relaxed throughout: a guess that orders nothing.
   std::atomic<int32_t> budget_ns_;
+  std::atomic<uint32_t> failures_{0};  // since the last success
 };
 
 // One wait. Not thread-safe.
@@ -39,17 +45,24 @@ class SpinWait {
   // negative: then we spin unless we may use but one.
   SpinWait(SpinHistory* history, int peer_cpu);
 
-  // Pauses briefly, a little longer each time so as to leave the cache line to
-  // its writer; false if it is time to sleep.
+  // Pauses briefly, so as to leave the cache line to its writer for a while;
+  // false if it is time to sleep.
   bool Next();
+  // For the first two microseconds or so.
+  bool has_just_begun() const { return rounds_ < kQuickRounds; }
   // What was waited for came while spinning.
   void Succeeded();
 
  private:
+  // Something that is just being done is done within so many rounds.
+  static constexpr uint32_t kQuickRounds = 64;
+
+  void Failed();
+
   SpinHistory* const history_;
   const bool enabled_;
-  int64_t deadline_ns_ = 0;  // of CLOCK_MONOTONIC; 0 before the first Next
-  int pauses_ = 1;
+  int64_t deadline_ns_ = 0;  // of CLOCK_MONOTONIC; 0 before it was looked at
+  uint32_t rounds_ = 0;
 };
 
 }  // namespace ipc

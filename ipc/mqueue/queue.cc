@@ -162,10 +162,7 @@ absl::StatusOr<std::string> Queue::Receive(absl::Duration timeout) {
 
 absl::StatusOr<size_t> Queue::ReceiveInto(absl::Span<std::byte> buffer,
                                           absl::Duration timeout) {
-  QueueCore::Taken taken;
-  absl::Status status = core_->Take(timeout, true, &taken);
-  if (!status.ok()) return status;
-  return core_->FinishInto(taken, buffer);
+  return core_->ReceiveInto(buffer, timeout);
 }
 
 absl::StatusOr<std::optional<std::string>> Queue::TryReceive() {

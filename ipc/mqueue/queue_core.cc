@@ -39,6 +39,8 @@ QueueCore::QueueCore(UniqueFd segment_fd, Mapping segment,
       mapping(std::move(segment)),
       geometry(the_geometry),
       role(the_role),
+      receives_from_slots(role != Role::kSend && geometry.lanes == 1 &&
+                          !is_explicit()),
       lanes(MakeLanes(mapping, geometry)),
       arena(mapping.data(), geometry),
       participants(reinterpret_cast<ParticipantTable::Word*>(

@@ -83,9 +83,9 @@ class QueueCore {
   // Receiving. Unavailable, if it may not wait and nothing is there. What was
   // taken is to be finished by one of the others.
   absl::Status Take(absl::Duration timeout, bool may_wait, Taken* taken);
+  absl::StatusOr<size_t> ReceiveInto(absl::Span<std::byte> buffer,
+                                     absl::Duration timeout);
   absl::StatusOr<std::string> FinishAsString(const Taken& taken);
-  absl::StatusOr<size_t> FinishInto(const Taken& taken,
-                                    absl::Span<std::byte> buffer);
   absl::StatusOr<Message> FinishAsMessage(const Taken& taken);
   absl::StatusOr<std::vector<Message>> ReceiveBatch(size_t max,
                                                     absl::Duration timeout);
@@ -113,6 +113,8 @@ class QueueCore {
   const Mapping mapping;
   const Geometry geometry;
   const Role role;
+  // Whether we may receive, and everything is in the slots of one lane.
+  const bool receives_from_slots;
   std::vector<SlotRing> lanes;
   Arena arena;
   const ParticipantTable participants;
@@ -120,6 +122,8 @@ class QueueCore {
   // or -1. Relaxed: a guess that orders nothing.
   SpinHistory spin_history[2];
   std::atomic<int> peer_cpu[2] = {-1, -1};
+  // At most SlotRing::kPrefetchSlots. Relaxed: a guess that orders nothing.
+  std::atomic<uint32_t> received_in_a_row{0};
   // CLOCK_MONOTONIC, in milliseconds, of the last look for the dead by a call
   // that does not wait. Relaxed: looking once too often or too late is no harm.
   std::atomic<int64_t> last_reap_ms;
@@ -149,7 +153,9 @@ class QueueCore {
   absl::Status TimedOut(Side side, absl::Duration timeout) const;
   absl::Status Fenced(Side side);
   bool LooksDamaged() const;
+  // After each claim.
   void NotePeer(Side side, SlotRing* ring, const Claim& claim);
+  void Prefetch(Side side, const SlotRing& ring, const Claim& claim);
   void ClearBlocker(const Blocker& blocker);
   void ReapAll() const;
   bool IsReapDue();
@@ -180,6 +186,8 @@ class QueueCore {
   bool IsHeldByOthers(Participant self, Blocker* blocker) const;
   absl::Status Resolve(Taken* taken);
   absl::Status CommitSlot(const Taken& taken);
+  absl::StatusOr<size_t> FinishInto(const Taken& taken,
+                                    absl::Span<std::byte> buffer);
   absl::Status FinishCopied(const Taken& taken);
   template <typename IsDone>
   absl::Status AwaitDone(Deadline deadline, absl::Duration timeout,
@@ -195,6 +203,7 @@ class QueueCore {
   std::deque<Unacked> unacked_;  // guarded by unacked_lock_; oldest first
   // The heads and the high-water mark as last seen. Relaxed: statistics.
   std::atomic<uint64_t> high_water_seen_{0};
+  std::atomic<uint64_t> head_seen_[kMaxLanes] = {};
 };
 
 // Of every message, so without a call.
@@ -206,6 +215,21 @@ inline void QueueCore::NotePeer(Side side, SlotRing* ring, const Claim& claim) {
   if (noted.load(std::memory_order_relaxed) != cpu) {
     noted.store(cpu, std::memory_order_relaxed);
   }
+  Prefetch(side, *ring, claim);
+}
+
+// The further slots are free, if the receivers keep up, and full, if they do
+// not: as many as were received in a row without waiting may well be there.
+inline void QueueCore::Prefetch(Side side, const SlotRing& ring,
+                                const Claim& claim) {
+  if (side == Side::kReceive) {
+    const uint32_t in_a_row = received_in_a_row.load(std::memory_order_relaxed);
+    if (in_a_row < SlotRing::kPrefetchSlots) {
+      received_in_a_row.store(in_a_row + 1, std::memory_order_relaxed);
+      return;
+    }
+  }
+  ring.PrefetchAfter(claim);
 }
 
 inline void QueueCore::RingReceivers() {
@@ -226,12 +250,19 @@ absl::Status QueueCore::Await(Side side, absl::Duration timeout,
   Outcome outcome = attempt(*self, &blocker);
   if (outcome != Outcome::kWouldBlock) return ToStatus(side, outcome);
 
+  if (side == Side::kReceive) {
+    received_in_a_row.store(0, std::memory_order_relaxed);
+  }
   const Deadline deadline = Deadline::After(timeout);
   if (timeout > absl::ZeroDuration()) {
     const int i = static_cast<int>(side);
     SpinWait spin(&spin_history[i],
                   peer_cpu[i].load(std::memory_order_relaxed));
     while (spin.Next()) {
+      if (side == Side::kSend && blocker.kind == Blocker::kSlot &&
+          spin.has_just_begun() && !lanes[blocker.lane].MaySendMany()) {
+        continue;
+      }
       outcome = attempt(*self, &blocker);
       if (outcome == Outcome::kWouldBlock) continue;
       spin.Succeeded();

@@ -177,6 +177,31 @@ absl::StatusOr<std::string> QueueCore::FinishAsString(const Taken& taken) {
   return message;
 }
 
+absl::StatusOr<size_t> QueueCore::ReceiveInto(absl::Span<std::byte> buffer,
+                                              absl::Duration timeout) {
+  Taken taken;
+  // The usual case first and in one go: a message is there, in its slot.
+  if (receives_from_slots && attachment->GetSelf(&taken.self) &&
+      lanes[0].BeginReceive(taken.self, &taken.claim) == Outcome::kOk) {
+    SlotRing& ring = lanes[0];
+    NotePeer(Side::kReceive, &ring, taken.claim);
+    const absl::Span<const std::byte> message = ring.Contents(taken.claim).data;
+    if (message.data() != nullptr && message.size() <= buffer.size()) {
+      if (!message.empty()) {
+        std::memcpy(buffer.data(), message.data(), message.size());
+      }
+      if (!ring.CommitReceive(taken.claim)) return Fenced(Side::kReceive);
+      return message.size();
+    }
+    taken.has_slot = true;
+    taken.redelivered = taken.claim.redelivered;
+    if (absl::Status status = Resolve(&taken); !status.ok()) return status;
+  } else if (absl::Status status = Take(timeout, true, &taken); !status.ok()) {
+    return status;
+  }
+  return FinishInto(taken, buffer);
+}
+
 absl::StatusOr<size_t> QueueCore::FinishInto(const Taken& taken,
                                              absl::Span<std::byte> buffer) {
   const size_t size = taken.data.size();

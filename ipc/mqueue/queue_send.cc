@@ -174,13 +174,23 @@ absl::Status QueueCore::ClaimBlock(size_t bytes, uint32_t lane,
                     });
 }
 
+// To read the head takes its line from the receivers, so it is done only if the
+// depth may be larger than ever; for that it is enough to know an old head.
 void QueueCore::NoteDepth(uint32_t lane, uint64_t position) {
-  if (position % 8 != 0) return;
-  const uint64_t head = lanes[lane].head();
-  const uint64_t depth = std::min<uint64_t>(
-      position + 8 - std::min(head, position + 8), geometry.slot_count);
+  constexpr uint64_t kInterval = 8;
+  if (position % kInterval != 0) return;
+  const auto depth_from = [&](uint64_t head) {
+    const uint64_t end = position + kInterval;
+    return std::min<uint64_t>(end - std::min(head, end), geometry.slot_count);
+  };
   // Relaxed throughout: a statistic orders nothing.
-  if (depth <= high_water_seen_.load(std::memory_order_relaxed)) return;
+  const uint64_t highest = high_water_seen_.load(std::memory_order_relaxed);
+  std::atomic<uint64_t>& head_seen = head_seen_[lane];
+  if (depth_from(head_seen.load(std::memory_order_relaxed)) <= highest) return;
+  const uint64_t head = lanes[lane].head();
+  head_seen.store(head, std::memory_order_relaxed);
+  const uint64_t depth = depth_from(head);
+  if (depth <= highest) return;
   std::atomic<uint64_t>& high_water = header().counts.high_water;
   uint64_t seen = high_water.load(std::memory_order_relaxed);
   while (seen < depth && !high_water.compare_exchange_weak(

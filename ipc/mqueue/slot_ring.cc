@@ -45,6 +45,7 @@ SlotRing::Outcome SlotRing::BeginSend(Participant self, Claim* claim) {
     if (IsClosed()) return Outcome::kClosed;
     const uint64_t t = tail.load();
     const uint32_t i = IndexOf(t);
+    PrefetchToWrite(&slot(i));
     const SlotWord word = Load(i);
     const int32_t ahead = LapsAhead(word, t);
     if (ahead > 0) {
@@ -57,7 +58,7 @@ SlotRing::Outcome SlotRing::BeginSend(Participant self, Claim* claim) {
           const SlotWord mine = word.To(SlotState::kWriting, self);
           if (!Change(i, word, mine)) continue;
           Help(tail, t);
-          *claim = {.slot = i, .word = mine, .position = t};
+          claim->Set(i, mine, t, false);
           return Outcome::kOk;
         }
         case SlotState::kEnd:
@@ -111,6 +112,7 @@ SlotRing::Outcome SlotRing::BeginReceive(Participant self, Claim* claim) {
     }
     const uint64_t h = head.load();
     const uint32_t i = IndexOf(h);
+    PrefetchToWrite(&slot(i));
     const SlotWord word = Load(i);
     const int32_t ahead = LapsAhead(word, h);
     if (ahead > 0) {
@@ -140,9 +142,7 @@ SlotRing::Outcome SlotRing::BeginReceive(Participant self, Claim* claim) {
         const SlotWord mine = word.To(SlotState::kReading, self);
         if (!Change(i, word, mine)) continue;
         Help(head, h);
-        *claim = {.slot = i,
-                  .word = mine,
-                  .redelivered = word.state() == SlotState::kRequeued};
+        claim->Set(i, mine, h, word.state() == SlotState::kRequeued);
         return Outcome::kOk;
       }
       case SlotState::kReading:
@@ -312,6 +312,13 @@ bool SlotRing::MaySend() const {
   const uint64_t t = lane_->tail.load();
   const SlotWord word = Load(IndexOf(t));
   return LapsAhead(word, t) == 0 && word.state() == SlotState::kFree;
+}
+
+bool SlotRing::MaySendMany() const {
+  const uint64_t last =
+      lane_->tail.load() + std::min(kMaxBurst, mask_ / 2 + 1) - 1;
+  const SlotWord word = Load(IndexOf(last));
+  return LapsAhead(word, last) == 0 && word.state() == SlotState::kFree;
 }
 
 bool SlotRing::MayReceive() const {

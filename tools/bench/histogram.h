@@ -1,5 +1,5 @@
-// How often each duration was seen, to within 1.6 %, in memory of fixed size, so
-// that it can be kept by another process.
+// How often each duration was seen, to within 1.6 %, in memory of fixed size,
+// so that it can be kept by another process.
 //
 // One writer; read it when the writer has gone.
 #ifndef TOOLS_BENCH_HISTOGRAM_H_

@@ -24,7 +24,8 @@ TEST(HistogramTest, SmallValuesAreExact) {
 
 // Every value comes back to within 1.6 %, up to the largest.
 TEST(HistogramTest, LargeValuesAreClose) {
-  for (uint64_t value = 1; value < (uint64_t{1} << 62); value += value / 3 + 1) {
+  for (uint64_t value = 1; value < (uint64_t{1} << 62);
+       value += value / 3 + 1) {
     auto histogram = std::make_unique<Histogram>();
     histogram->Add(value);
     const auto found = static_cast<double>(histogram->Percentile(0.5));

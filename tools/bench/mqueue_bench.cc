@@ -37,8 +37,8 @@ Timing timing;
 
 template <typename Peer>
 Row OneWay(const Load& load, const Target& target = {}) {
-  return {Peer::kName,
-          [load] { return MeasureOneWay<Peer>(load, timing); }, target};
+  return {Peer::kName, [load] { return MeasureOneWay<Peer>(load, timing); },
+          target};
 }
 
 template <typename Peer>
@@ -71,17 +71,17 @@ Row PythonQueue(const Load& load, const Target& target) {
 
 std::vector<Table> OneToOne() {
   const Load load = {};
-  return {{.title = "64 B one way, 1 sender, 1 receiver",
-           .rows = {OneWay<QueuePeer>(load),
-                    OneWay<BoostMessageQueuePeer>(load, {.rate_at_least = 4}),
-                    OneWay<PosixMqPeer>(load, {.rate_at_least = 12}),
-                    PythonQueue(load, {.rate_at_least = 100}),
-                    OneWay<ZeromqPeer>(load), OneWay<PipePeer>(load),
-                    OneWay<IceoryxPeer>(load),
-                    OneWay<BoostLockfreeQueuePeer>(load),
-                    OneWay<BoostLockfreeSpscPeer>(load),
-                    OneWay<IdealHybridPeer>(load),
-                    OneWay<IdealSpinningPeer>(load)}}};
+  return {
+      {.title = "64 B one way, 1 sender, 1 receiver",
+       .rows = {OneWay<QueuePeer>(load),
+                OneWay<BoostMessageQueuePeer>(load, {.rate_at_least = 4}),
+                OneWay<PosixMqPeer>(load, {.rate_at_least = 12}),
+                PythonQueue(load, {.rate_at_least = 100}),
+                OneWay<ZeromqPeer>(load), OneWay<PipePeer>(load),
+                OneWay<IceoryxPeer>(load), OneWay<BoostLockfreeQueuePeer>(load),
+                OneWay<BoostLockfreeSpscPeer>(load),
+                OneWay<IdealHybridPeer>(load),
+                OneWay<IdealSpinningPeer>(load)}}};
 }
 
 std::vector<Table> ManyToMany() {
@@ -90,8 +90,8 @@ std::vector<Table> ManyToMany() {
     const Load load = {.senders = n, .receivers = n};
     const bool two = n == 2;
     tables.push_back(
-        {.title = absl::StrCat("64 B one way, ", n, " senders, ", n,
-                               " receivers"),
+        {.title =
+             absl::StrCat("64 B one way, ", n, " senders, ", n, " receivers"),
          .rows = {OneWay<QueuePeer>(load),
                   OneWay<BoostMessageQueuePeer>(
                       load, {.rate_at_least = two ? 3.0 : 0}),
@@ -103,8 +103,8 @@ std::vector<Table> ManyToMany() {
   }
   Row eight = OneWay<QueuePeer>({.senders = 4, .receivers = 4});
   eight.name = "mqueue, 4 + 4";
-  Row four = OneWay<QueuePeer>({.senders = 2, .receivers = 2},
-                               {.rate_at_least = 0.8});
+  Row four =
+      OneWay<QueuePeer>({.senders = 2, .receivers = 2}, {.rate_at_least = 0.8});
   four.name = "mqueue, 2 + 2";
   tables.push_back({.title = "64 B one way, more processes than CPUs",
                     .rows = {eight, four}});
@@ -156,8 +156,8 @@ std::vector<Table> ByReference() {
 
 std::vector<Table> Sizes() {
   std::vector<Table> tables;
-  for (const size_t bytes : {size_t{64}, size_t{1} << 10, size_t{64} << 10,
-                             size_t{1} << 20}) {
+  for (const size_t bytes :
+       {size_t{64}, size_t{1} << 10, size_t{64} << 10, size_t{1} << 20}) {
     // A few MiB at most are under way.
     const size_t depth = bytes >= (64 << 10) ? (4 << 20) / bytes : 1024;
     const Load load = {.bytes = bytes, .depth = depth};
@@ -165,9 +165,9 @@ std::vector<Table> Sizes() {
         {.title = absl::StrCat(bytes, " B one way, all bytes touched"),
          .rows = {OneWay<QueueLoanPeer>(load),
                   OneWay<IceoryxPeer>(load, {.rate_at_least = 1}),
-                  OneWay<QueuePeer>(load),
-                  OneWay<BoostMessageQueuePeer>(load), OneWay<PipePeer>(load),
-                  OneWay<ZeromqPeer>(load), OneWay<IdealHybridPeer>(load)},
+                  OneWay<QueuePeer>(load), OneWay<BoostMessageQueuePeer>(load),
+                  OneWay<PipePeer>(load), OneWay<ZeromqPeer>(load),
+                  OneWay<IdealHybridPeer>(load)},
          .bytes = static_cast<double>(bytes)});
   }
   return tables;
@@ -180,18 +180,20 @@ Row Varied(const std::string& name, const Load& load, const Target& target) {
 }
 
 std::vector<Table> Flatness() {
-  Table participants = {.title = "64 B one way, by attached participants", .rows = {}};
+  Table participants = {.title = "64 B one way, by attached participants",
+                        .rows = {}};
   participants.rows.push_back(Varied("64 more", {.bystanders = 64}, {}));
   for (const int n : {0, 2, 6, 14, 30}) {
-    participants.rows.push_back(Varied(absl::StrCat(n, " more"),
-                                       {.bystanders = n},
-                                       {.rate_at_least = 0.85}));
+    participants.rows.push_back(
+        Varied(absl::StrCat(n, " more"), {.bystanders = n},
+               {.rate_at_least = 0.85, .rate_at_most = 1.15}));
   }
   Table slots = {.title = "64 B one way, by slots", .rows = {}};
   slots.rows.push_back(Varied("65536 slots", {.depth = 65536}, {}));
   for (const size_t depth : {16, 64, 256, 1024, 4096, 16384}) {
-    slots.rows.push_back(Varied(absl::StrCat(depth, " slots"), {.depth = depth},
-                                {.rate_at_least = 1 / 1.5}));
+    slots.rows.push_back(
+        Varied(absl::StrCat(depth, " slots"), {.depth = depth},
+               {.rate_at_least = 1 / 1.5, .rate_at_most = 1.5}));
   }
   return {participants, slots};
 }

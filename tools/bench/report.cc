@@ -105,6 +105,12 @@ void Report::Print(const Table& table, const std::vector<Figures>& figures,
       absl::PrintF(", at least %.2f: %s", target.rate_at_least,
                    met ? "met" : "MISSED");
     }
+    if (target.rate_at_most != 0) {
+      const bool met = rate <= target.rate_at_most;
+      missed_ += met ? 0 : 1;
+      absl::PrintF(", at most %.2f: %s", target.rate_at_most,
+                   met ? "met" : "MISSED");
+    }
     absl::PrintF("\n");
   }
   fflush(stdout);

@@ -17,6 +17,7 @@ struct Target {
   // Of messages (or trips) a second, at least so many times the other's; or of
   // the median time of a round trip, at most. 0: none.
   double rate_at_least = 0;
+  double rate_at_most = 0;
   double p50_at_most = 0;
 };
 

@@ -112,8 +112,7 @@ void CheckGeometry(int fd) {
                                      geometry->slot_stride <=
             geometry->blocks_offset,
         "blocks behind the slots");
-  Check(geometry->blocks_offset +
-                geometry->block_count * sizeof(BlockHeader) <=
+  Check(geometry->blocks_offset + geometry->block_count * sizeof(BlockHeader) <=
             geometry->data_offset,
         "data behind the blocks");
   Check(geometry->data_offset +

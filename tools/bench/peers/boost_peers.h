@@ -126,9 +126,8 @@ class BoostLockfree {
 };
 
 template <size_t kBytes>
-using BoostMpmcRing =
-    boost::lockfree::queue<std::array<std::byte, kBytes>,
-                           boost::lockfree::capacity<1024>>;
+using BoostMpmcRing = boost::lockfree::queue<std::array<std::byte, kBytes>,
+                                             boost::lockfree::capacity<1024>>;
 template <size_t kBytes>
 using BoostSpscRing =
     boost::lockfree::spsc_queue<std::array<std::byte, kBytes>,

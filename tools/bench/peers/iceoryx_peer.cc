@@ -71,8 +71,8 @@ IceoryxDaemon::IceoryxDaemon() {
   close(ready[0]);
 }
 
-// By SIGKILL, for it may wait for ever for a process that was killed; so what it
-// made has to be removed here.
+// By SIGKILL, for it may wait for ever for a process that was killed; so what
+// it made has to be removed here.
 IceoryxDaemon::~IceoryxDaemon() {
   kill(pid_, SIGKILL);
   waitpid(pid_, nullptr, 0);

@@ -45,11 +45,10 @@ class IceoryxPeer {
    public:
     Sender(IceoryxPeer& peer, int)
         : registered_(peer.Register("s")),
-          publisher_(
-              {"parley", "bench", iox::capro::IdString_t(
-                                      iox::cxx::TruncateToCapacity,
-                                      peer.topic_.c_str())},
-              Options()) {
+          publisher_({"parley", "bench",
+                      iox::capro::IdString_t(iox::cxx::TruncateToCapacity,
+                                             peer.topic_.c_str())},
+                     Options()) {
       while (!publisher_.hasSubscribers()) continue;
     }
     template <typename Fill>
@@ -80,11 +79,10 @@ class IceoryxPeer {
     Receiver(IceoryxPeer& peer, int)
         : registered_(peer.Register("r")),
           bytes_(peer.bytes_),
-          subscriber_(
-              {"parley", "bench", iox::capro::IdString_t(
-                                      iox::cxx::TruncateToCapacity,
-                                      peer.topic_.c_str())},
-              Options()) {}
+          subscriber_({"parley", "bench",
+                       iox::capro::IdString_t(iox::cxx::TruncateToCapacity,
+                                              peer.topic_.c_str())},
+                      Options()) {}
     template <typename Use>
     void Receive(Use use) {
       auto chunk = subscriber_.take();

@@ -1,5 +1,5 @@
-// What the kernel has: POSIX message queues (mq_overview(7)) and pipes (pipe(7),
-// whose writes of up to PIPE_BUF bytes are atomic).
+// What the kernel has: POSIX message queues (mq_overview(7)) and pipes
+// (pipe(7), whose writes of up to PIPE_BUF bytes are atomic).
 #ifndef TOOLS_BENCH_PEERS_KERNEL_PEERS_H_
 #define TOOLS_BENCH_PEERS_KERNEL_PEERS_H_
 
@@ -27,7 +27,8 @@ class PosixMqPeer {
     attributes.mq_msgsize = static_cast<long>(load.bytes);
     // More than the limit of msg_max needs CAP_SYS_RESOURCE.
     attributes.mq_maxmsg = static_cast<long>(load.depth);
-    queue_ = mq_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, 0600, &attributes);
+    queue_ =
+        mq_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, 0600, &attributes);
     if (queue_ < 0) {
       attributes.mq_maxmsg = 10;
       queue_ =

@@ -27,9 +27,8 @@ class QueuePeer {
   explicit QueuePeer(const Load& load)
       : bytes_(load.bytes), queue_(Create(load)) {
     for (int i = 0; i < load.bystanders; ++i) {
-      absl::StatusOr<ipc::mqueue::Queue> bystander =
-          ipc::mqueue::Queue::FromFd(
-              ipc::UniqueFd(fcntl(queue_.fd(), F_DUPFD_CLOEXEC, 0)));
+      absl::StatusOr<ipc::mqueue::Queue> bystander = ipc::mqueue::Queue::FromFd(
+          ipc::UniqueFd(fcntl(queue_.fd(), F_DUPFD_CLOEXEC, 0)));
       if (!bystander.ok()) Die(bystander.status().ToString().c_str());
       bystanders_.push_back(*std::move(bystander));
     }
@@ -75,7 +74,8 @@ class QueuePeer {
             {.slots = load.depth,
              .message_bytes = load.bytes,
              // One block for each message, and all slots filled.
-             .arena_bytes = load.bytes > 240 ? (load.depth + 4) * load.bytes : 0,
+             .arena_bytes =
+                 load.bytes > 240 ? (load.depth + 4) * load.bytes : 0,
              .block_bytes = load.bytes > 240 ? load.bytes : 0});
     if (!queue.ok()) Die(queue.status().ToString().c_str());
     return *std::move(queue);
