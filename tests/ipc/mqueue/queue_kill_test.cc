@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -289,6 +290,15 @@ std::vector<Operation> Operations() {
                    .effect = Effect::kDisappears,
                    .arrange = send(bytes),
                    .operate = receive});
+    all.push_back({.name = name("ReceiveIntoInline", "ReceiveIntoInArena"),
+                   .options = options,
+                   .message_bytes = bytes,
+                   .effect = Effect::kDisappears,
+                   .arrange = send(bytes),
+                   .operate = [](Queue& queue) {
+                     std::byte buffer[kLarge];
+                     (void)queue.ReceiveInto(absl::MakeSpan(buffer));
+                   }});
     all.push_back(
         {.name = name("ReceiveMessageInline", "ReceiveMessageInArena"),
          .options = options,

@@ -1,5 +1,6 @@
 #include <cstdio>
 #include <cstdlib>
+
 #include "absl/time/clock.h"
 #include "ipc/mqueue/queue.h"
 using ipc::mqueue::Queue;
@@ -11,8 +12,10 @@ int main(int argc, char** argv) {
     absl::Time s = absl::Now();
     const int n = 3000000;
     for (int i = 0; i < n; i += k) {
-      for (int j = 0; j < k; ++j) if (!q.Send(absl::MakeSpan(b)).ok()) abort();
-      for (int j = 0; j < k; ++j) if (!q.ReceiveInto(absl::MakeSpan(b)).ok()) abort();
+      for (int j = 0; j < k; ++j)
+        if (!q.Send(absl::MakeSpan(b)).ok()) abort();
+      for (int j = 0; j < k; ++j)
+        if (!q.ReceiveInto(absl::MakeSpan(b)).ok()) abort();
     }
     printf("%.1f ns\n", absl::ToDoubleNanoseconds(absl::Now() - s) / n);
   }

@@ -34,9 +34,9 @@ def cc_fuzz_test(name, srcs, corpus, deps = [], size = "medium", tags = []):
         size = size,
         srcs = ["//tools/build_defs/private:fuzz_test.sh"],
         args = select({
-            "//tools/build_defs:libfuzzer": ["fuzz"],
-            "//conditions:default": ["corpus"],
-        }) + ["$(location :%s_target)" % name] +
+                   "//tools/build_defs:libfuzzer": ["fuzz"],
+                   "//conditions:default": ["corpus"],
+               }) + ["$(location :%s_target)" % name] +
                ["$(location %s)" % file for file in corpus],
         data = [":%s_target" % name] + corpus,
         tags = tags + ["fuzz"],
