@@ -21,6 +21,7 @@ Deadline Deadline::After(absl::Duration timeout) {
   // ToInt64Nanoseconds saturates, so a very long time-out is infinite.
   const int64_t nanoseconds =
       absl::ToInt64Nanoseconds(std::max(timeout, absl::ZeroDuration()));
+  if (nanoseconds == kInfinite) return Infinite();
   const int64_t now = Now();
   if (nanoseconds >= kInfinite - now) return Infinite();
   return Deadline(now + nanoseconds);

@@ -139,7 +139,8 @@ class QueueCore {
     Participant self;
   };
 
-  // Tries until it does not say kWouldBlock: `attempt(self, &blocker)`.
+  // Tries until it does not say kWouldBlock: `attempt(self, &blocker)`. The
+  // caller has tried already; we wait for a moment first.
   template <typename Attempt>
   absl::Status Await(Side side, absl::Duration timeout, Attempt attempt);
   template <typename Attempt>
@@ -246,14 +247,11 @@ absl::Status QueueCore::Await(Side side, absl::Duration timeout,
                               Attempt attempt) {
   absl::StatusOr<Participant> self = attachment->Self();
   if (!self.ok()) return self.status();
-  Blocker blocker;
-  Outcome outcome = attempt(*self, &blocker);
-  if (outcome != Outcome::kWouldBlock) return ToStatus(side, outcome);
-
   if (side == Side::kReceive) {
     received_in_a_row.store(0, std::memory_order_relaxed);
   }
   const Deadline deadline = Deadline::After(timeout);
+  Blocker blocker;
   if (timeout > absl::ZeroDuration()) {
     const int i = static_cast<int>(side);
     SpinWait spin(&spin_history[i],
@@ -263,30 +261,39 @@ absl::Status QueueCore::Await(Side side, absl::Duration timeout,
           spin.has_just_begun() && !lanes[blocker.lane].MaySendMany()) {
         continue;
       }
-      outcome = attempt(*self, &blocker);
+      const Outcome outcome = attempt(*self, &blocker);
       if (outcome == Outcome::kWouldBlock) continue;
       spin.Succeeded();
       return ToStatus(side, outcome);
     }
   }
-  ClearBlocker(blocker);
+  // From here on the way is short: where two share a CPU, each step of it is
+  // taken with caches and branch predictors that are the other one's.
   Doorbell& bell = BellOf(side);
   for (bool slept = false;; slept = true) {
     // From here on whoever commits something for us knows that we wait.
     const uint32_t ticket = bell.Announce();
     blocker = {};
-    outcome = attempt(*self, &blocker);
+    Outcome outcome = attempt(*self, &blocker);
+    if (outcome == Outcome::kWouldBlock && !slept &&
+        blocker.kind != Blocker::kNobody) {
+      ClearBlocker(blocker);
+      outcome = attempt(*self, &blocker);
+    }
     if (outcome != Outcome::kWouldBlock) {
       // Whoever woke us may have made room for more than one.
       if (slept && MayContinue(side)) bell.Ring();
       return ToStatus(side, outcome);
     }
-    if (LooksDamaged()) return ToStatus(side, Outcome::kCorrupt);
-    if (deadline.HasPassed()) return TimedOut(side, timeout);
+    if (deadline.HasPassed()) {
+      return LooksDamaged() ? ToStatus(side, Outcome::kCorrupt)
+                            : TimedOut(side, timeout);
+    }
     const Deadline tick = Deadline::After(park_tick);
     if (!bell.Sleep(ticket, Deadline::Earlier(tick, deadline))) {
       // Nobody may be left to ring: one may have died between its commit and
       // its Ring, or holding what we wait for.
+      if (LooksDamaged()) return ToStatus(side, Outcome::kCorrupt);
       ReapAll();
       ClearBlocker(blocker);
     }

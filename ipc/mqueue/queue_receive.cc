@@ -93,30 +93,34 @@ absl::Status QueueCore::Take(absl::Duration timeout, bool may_wait,
   }
   Participant self;
   Blocker blocker;
-  if (!attachment->GetSelf(&self) ||
-      TryTake(self, taken, &blocker) != Outcome::kOk) {
-    absl::Status status = TakeSlowly(timeout, may_wait, taken);
-    if (!status.ok()) return status;
+  if (attachment->GetSelf(&self) &&
+      TryTake(self, taken, &blocker) == Outcome::kOk) {
+    if (taken->has_slot) {
+      NotePeer(Side::kReceive, &lanes[taken->lane], taken->claim);
+    }
+    return Resolve(taken);
   }
-  if (taken->has_slot) {
-    NotePeer(Side::kReceive, &lanes[taken->lane], taken->claim);
-  }
-  return Resolve(taken);
+  return TakeSlowly(timeout, may_wait, taken);
 }
 
+// After a first attempt was in vain.
 absl::Status QueueCore::TakeSlowly(absl::Duration timeout, bool may_wait,
                                    Taken* taken) {
   const auto attempt = [&](Participant self, Blocker* blocker) {
     return TryTake(self, taken, blocker);
   };
-  if (may_wait) return Await(Side::kReceive, timeout, attempt);
-  absl::Status status = TryOnce(Side::kReceive, attempt);
+  absl::Status status = may_wait ? Await(Side::kReceive, timeout, attempt)
+                                 : TryOnce(Side::kReceive, attempt);
   if (absl::IsUnavailable(status) && HasPoller()) {
     // From here on whoever commits something makes the descriptor readable.
     poller->Arm();
     status = TryOnce(Side::kReceive, attempt);
   }
-  return status;
+  if (!status.ok()) return status;
+  if (taken->has_slot) {
+    NotePeer(Side::kReceive, &lanes[taken->lane], taken->claim);
+  }
+  return Resolve(taken);
 }
 
 // Finds the message of a claim. DataLoss if there is none, and then the slot is
@@ -180,9 +184,13 @@ absl::StatusOr<std::string> QueueCore::FinishAsString(const Taken& taken) {
 absl::StatusOr<size_t> QueueCore::ReceiveInto(absl::Span<std::byte> buffer,
                                               absl::Duration timeout) {
   Taken taken;
-  // The usual case first and in one go: a message is there, in its slot.
-  if (receives_from_slots && attachment->GetSelf(&taken.self) &&
-      lanes[0].BeginReceive(taken.self, &taken.claim) == Outcome::kOk) {
+  absl::Status status;
+  if (!receives_from_slots || !attachment->GetSelf(&taken.self)) {
+    status = Take(timeout, true, &taken);
+  } else if (lanes[0].BeginReceive(taken.self, &taken.claim) != Outcome::kOk) {
+    status = TakeSlowly(timeout, true, &taken);
+  } else {
+    // The usual case, in one go: a message is there, in its slot.
     SlotRing& ring = lanes[0];
     NotePeer(Side::kReceive, &ring, taken.claim);
     const absl::Span<const std::byte> message = ring.Contents(taken.claim).data;
@@ -195,10 +203,9 @@ absl::StatusOr<size_t> QueueCore::ReceiveInto(absl::Span<std::byte> buffer,
     }
     taken.has_slot = true;
     taken.redelivered = taken.claim.redelivered;
-    if (absl::Status status = Resolve(&taken); !status.ok()) return status;
-  } else if (absl::Status status = Take(timeout, true, &taken); !status.ok()) {
-    return status;
+    status = Resolve(&taken);
   }
+  if (!status.ok()) return status;
   return FinishInto(taken, buffer);
 }
 

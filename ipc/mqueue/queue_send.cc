@@ -284,9 +284,11 @@ absl::StatusOr<Loan> QueueCore::Lend(size_t bytes, absl::Duration timeout,
     return arena.Allocate(self, bytes, &block) ? Outcome::kOk
                                                : Outcome::kWouldBlock;
   };
-  absl::Status status = may_wait ? Await(Side::kSend, timeout, attempt)
-                                 : TryOnce(Side::kSend, attempt);
-  if (absl::IsUnavailable(status)) return Full(0);
+  absl::Status status = TryOnce(Side::kSend, attempt);
+  if (absl::IsUnavailable(status)) {
+    if (!may_wait) return Full(0);
+    status = Await(Side::kSend, timeout, attempt);
+  }
   if (!status.ok()) return status;
   memory.core = this;
   memory.data = arena.data(block);

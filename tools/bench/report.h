@@ -45,9 +45,10 @@ class Report {
   int missed() const { return missed_; }
 
  private:
-  // Waits, though not for ever, while a cache line takes much longer from one
-  // CPU to the other than it can; returns what it takes now.
-  double AwaitNormalLine();
+  // Again, though not for ever, as long as a cache line takes much longer from
+  // one CPU to the other than it can, before or after.
+  Figures Measure(const Row& row, std::vector<double>* lines);
+  bool IsLineNormal(double line_ns);
   void Print(const Table& table, const std::vector<Figures>& figures,
              double line_ns);
 

@@ -212,9 +212,10 @@ TEST_P(PeerKillTest, SideBySide) {
   EXPECT_GT(boost.unusable, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Operations, PeerKillTest, ::testing::Bool(),
-    [](const auto& info) { return info.param ? "Send" : "Receive"; });
+INSTANTIATE_TEST_SUITE_P(Operations, PeerKillTest, ::testing::Bool(),
+                         [](const auto& info) {
+                           return info.param ? "Send" : "Receive";
+                         });
 
 }  // namespace
 }  // namespace ipc::mqueue
