@@ -12,6 +12,7 @@ constexpr uint32_t kNoHint = ~uint32_t{0};
 Arena::Arena(std::byte* segment, const Geometry& geometry)
     : count_(geometry.block_count),
       block_bytes_(geometry.block_bytes),
+      message_bytes_(geometry.message_bytes),
       blocks_(segment + geometry.blocks_offset),
       data_(segment + geometry.data_offset),
       hints_(reinterpret_cast<Header*>(segment)->free_hints) {}
@@ -94,7 +95,8 @@ Arena::Message Arena::Contents(BlockName block) const {
   const volatile BlockHeader& h = header(block.index);
   const uint64_t length = h.length;
   const uint16_t type = h.type;
-  if (length > uint64_t{count_ - block.index} * block_bytes_) return {{}, 0};
+  const uint64_t behind = uint64_t{count_ - block.index} * block_bytes_;
+  if (length > std::min(behind, message_bytes_)) return {{}, 0};
   return {{data(block), length}, type};
 }
 

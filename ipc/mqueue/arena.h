@@ -92,6 +92,7 @@ class Arena {
 
   const uint32_t count_;
   const uint32_t block_bytes_;
+  const uint64_t message_bytes_;
   std::byte* const blocks_;
   std::byte* const data_;
   std::atomic<uint32_t>* const hints_;

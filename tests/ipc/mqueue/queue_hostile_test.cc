@@ -60,6 +60,27 @@ TEST(QueueHostileTest, LengthBeyondTheSlotIsDataLoss) {
   }
 }
 
+TEST(QueueHostileTest, LengthBeyondTheLongestMessageIsDataLoss) {
+  Queue queue = *Queue::CreateAnonymous({.slots = 2,
+                                         .message_bytes = 300,
+                                         .arena_bytes = 4096,
+                                         .block_bytes = 64});
+  const Geometry& geometry = QueueTestPeer::geometry(queue);
+  const std::string message(300, 'm');
+  // The first two would still be within the arena.
+  for (const uint64_t length : {uint64_t{301}, uint64_t{2000}, ~uint64_t{0}}) {
+    ASSERT_TRUE(queue.Send(message).ok());
+    for (uint32_t i = 0; i < geometry.block_count; ++i) {
+      reinterpret_cast<BlockHeader*>(QueueTestPeer::bytes(queue).data() +
+                                     geometry.blocks_offset)[i]
+          .length = length;
+    }
+    EXPECT_EQ(queue.Receive().status().code(), absl::StatusCode::kDataLoss);
+    ASSERT_TRUE(queue.Send(message).ok());
+    EXPECT_EQ(*queue.Receive(), message);
+  }
+}
+
 TEST(QueueHostileTest, EveryWrongSlotWord) {
   for (uint32_t state = 0; state < 8; ++state) {
     for (const uint32_t lap : {0u, 1u, 2u, 7u, ~0u, 1u << 31}) {
