@@ -47,9 +47,10 @@
 // waits for such memory as it does for a slot. What was lent or received must
 // be given back (by its destructor) or the arena runs dry.
 //
-// Cost: no system call while nobody waits. A waiter polls for about 20 us (not
-// on the CPU where its peer ran last), then sleeps on a futex. Polling by
-// TryReceive or TrySend alone checks for the dead as well, once per kParkTick.
+// Cost: no system call while nobody waits. A waiter polls for about 40 us (not
+// on the CPU where its peer ran last, and less where that is mostly in vain),
+// then sleeps on a futex. Polling by TryReceive or TrySend alone checks for the
+// dead as well, once per kParkTick. tools/bench/README.md has figures.
 //
 // Trust: a peer that writes rubbish into the segment can make calls fail, wait
 // for their whole time-out, or deliver rubbish of at most max_message_bytes(),
