@@ -22,6 +22,7 @@ constexpr uint32_t kRoundsPerLook = 16;
 // No answer takes less than two cache lines, and a peer that has more to do for
 // us can do some of it meanwhile, undisturbed.
 constexpr int kFirstPauses = 4;
+constexpr int kStreamPauses = 16;
 // After the quick rounds, when one pause more or less makes no difference.
 constexpr int kLongPauses = 4;
 
@@ -51,9 +52,10 @@ bool MayUseOneCpuOnly() {
 SpinHistory::SpinHistory()
     : one_cpu_(MayUseOneCpuOnly()), budget_ns_(kMaxBudgetNs) {}
 
-SpinWait::SpinWait(SpinHistory* history, int peer_cpu)
+SpinWait::SpinWait(SpinHistory* history, int peer_cpu, Expect expect)
     : history_(history),
-      enabled_(peer_cpu < 0 ? !history->one_cpu_ : peer_cpu != CurrentCpu()) {}
+      enabled_(peer_cpu < 0 ? !history->one_cpu_ : peer_cpu != CurrentCpu()),
+      expect_(expect) {}
 
 bool SpinWait::Next() {
   if (!enabled_) return false;
@@ -71,9 +73,10 @@ bool SpinWait::Next() {
       return false;
     }
   }
-  const int pauses = rounds_ == 0       ? kFirstPauses
-                     : has_just_begun() ? 1
-                                        : kLongPauses;
+  const int pauses =
+      rounds_ == 0 ? (expect_ == Expect::kMore ? kStreamPauses : kFirstPauses)
+      : has_just_begun() ? 1
+                         : kLongPauses;
   for (int i = 0; i < pauses; ++i) Pause();
   ++rounds_;
   return true;

@@ -41,9 +41,13 @@ class SpinHistory {
 // One wait. Not thread-safe.
 class SpinWait {
  public:
+  // Of what is waited for: one thing, as soon as it is there; or a stream, of
+  // which the next thing is best taken when some more are on their way.
+  enum class Expect { kOne, kMore };
+
   // `peer_cpu` is the CPU on which whoever we wait for was seen last, or
   // negative: then we spin unless we may use but one.
-  SpinWait(SpinHistory* history, int peer_cpu);
+  SpinWait(SpinHistory* history, int peer_cpu, Expect expect = Expect::kOne);
 
   // Pauses briefly, so as to leave the cache line to its writer for a while;
   // false if it is time to sleep.
@@ -61,6 +65,7 @@ class SpinWait {
 
   SpinHistory* const history_;
   const bool enabled_;
+  const Expect expect_;
   int64_t deadline_ns_ = 0;  // of CLOCK_MONOTONIC; 0 before it was looked at
   uint32_t rounds_ = 0;
 };

@@ -122,7 +122,7 @@ class QueueCore {
   // or -1. Relaxed: a guess that orders nothing.
   SpinHistory spin_history[2];
   std::atomic<int> peer_cpu[2] = {-1, -1};
-  // At most SlotRing::kPrefetchSlots. Relaxed: a guess that orders nothing.
+  // At most SlotRing::prefetch_slots(). Relaxed: a guess that orders nothing.
   std::atomic<uint32_t> received_in_a_row{0};
   // CLOCK_MONOTONIC, in milliseconds, of the last look for the dead by a call
   // that does not wait. Relaxed: looking once too often or too late is no harm.
@@ -225,7 +225,7 @@ inline void QueueCore::Prefetch(Side side, const SlotRing& ring,
                                 const Claim& claim) {
   if (side == Side::kReceive) {
     const uint32_t in_a_row = received_in_a_row.load(std::memory_order_relaxed);
-    if (in_a_row < SlotRing::kPrefetchSlots) {
+    if (in_a_row < ring.prefetch_slots()) {
       received_in_a_row.store(in_a_row + 1, std::memory_order_relaxed);
       return;
     }
@@ -247,15 +247,19 @@ absl::Status QueueCore::Await(Side side, absl::Duration timeout,
                               Attempt attempt) {
   absl::StatusOr<Participant> self = attachment->Self();
   if (!self.ok()) return self.status();
+  // Who got several in a row will get several again, if it lets the sender go
+  // ahead for a moment; who got one waits for an answer.
+  bool in_a_row = false;
   if (side == Side::kReceive) {
+    in_a_row = received_in_a_row.load(std::memory_order_relaxed) > 1;
     received_in_a_row.store(0, std::memory_order_relaxed);
   }
   const Deadline deadline = Deadline::After(timeout);
   Blocker blocker;
   if (timeout > absl::ZeroDuration()) {
     const int i = static_cast<int>(side);
-    SpinWait spin(&spin_history[i],
-                  peer_cpu[i].load(std::memory_order_relaxed));
+    SpinWait spin(&spin_history[i], peer_cpu[i].load(std::memory_order_relaxed),
+                  in_a_row ? SpinWait::Expect::kMore : SpinWait::Expect::kOne);
     while (spin.Next()) {
       if (side == Side::kSend && blocker.kind == Blocker::kSlot &&
           spin.has_just_begun() && !lanes[blocker.lane].MaySendMany()) {

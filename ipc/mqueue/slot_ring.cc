@@ -25,6 +25,8 @@ SlotRing::SlotRing(std::byte* segment, const Geometry& geometry, uint32_t lane)
       mask_(geometry.slot_count - 1),
       log2_slots_(std::countr_zero(geometry.slot_count)),
       lap_shift_(32 - geometry.lap_bits),
+      // Of a small ring, what is further ahead is the other side's.
+      prefetch_slots_(std::min(geometry.slot_count / 4, kMaxPrefetchSlots)),
       stride_(geometry.slot_stride),
       header_(reinterpret_cast<Header*>(segment)),
       lane_(reinterpret_cast<Lane*>(segment + sizeof(Header)) + lane),

@@ -78,9 +78,9 @@ class SlotRing {
   int ExchangeCpu(const Claim& claim);
   // Fetches the slot that will be claimed so many messages later, which is
   // about as long as that takes. Only if no peer is just using it.
-  static constexpr uint32_t kPrefetchSlots = 12;
+  uint32_t prefetch_slots() const { return prefetch_slots_; }
   void PrefetchAfter(const Claim& claim) const {
-    const SlotHeader* later = &slot((claim.slot + kPrefetchSlots) & mask_);
+    const SlotHeader* later = &slot((claim.slot + prefetch_slots_) & mask_);
     PrefetchToWrite(later);
     if (stride_ > 64) PrefetchToWrite(later + 4);
   }
@@ -176,12 +176,8 @@ class SlotRing {
     __builtin_prefetch(line, 1);
 #endif
   }
+  static constexpr uint32_t kMaxPrefetchSlots = 12;
   static constexpr uint32_t kMaxBurst = 32;
-  void PrefetchLater(uint32_t i) const {
-    const SlotHeader* later = &slot((i + kPrefetchSlots) & mask_);
-    PrefetchToWrite(later);
-    if (stride_ > 64) PrefetchToWrite(later + 4);
-  }
   uint32_t IndexOf(uint64_t position) const {
     return static_cast<uint32_t>(position) & mask_;
   }
@@ -206,6 +202,7 @@ class SlotRing {
   const uint32_t mask_;
   const uint32_t log2_slots_;
   const uint32_t lap_shift_;
+  const uint32_t prefetch_slots_;
   const size_t stride_;
   Header* const header_;
   Lane* const lane_;
