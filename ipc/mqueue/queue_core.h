@@ -282,6 +282,7 @@ absl::Status QueueCore::Await(Side side, absl::Duration timeout,
     if (outcome == Outcome::kWouldBlock && !slept &&
         blocker.kind != Blocker::kNobody) {
       ClearBlocker(blocker);
+      blocker = {};
       outcome = attempt(*self, &blocker);
     }
     if (outcome != Outcome::kWouldBlock) {
