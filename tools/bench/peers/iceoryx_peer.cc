@@ -104,7 +104,7 @@ std::shared_ptr<IceoryxDaemon> IceoryxDaemon::Get() {
 }
 
 IceoryxPeer::IceoryxPeer(const Load& load)
-    : daemon_(IceoryxDaemon::Get()), bytes_(load.bytes) {
+    : daemon_(IceoryxDaemon::Get()), bytes_(load.bytes), depth_(load.depth) {
   static int count = 0;
   topic_ = std::to_string(++count);
 }

@@ -6,7 +6,9 @@
 
 #include <sys/types.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <iceoryx_posh/popo/untyped_publisher.hpp>
 #include <iceoryx_posh/popo/untyped_subscriber.hpp>
 #include <iceoryx_posh/runtime/posh_runtime.hpp>
@@ -82,7 +84,7 @@ class IceoryxPeer {
           subscriber_({"parley", "bench",
                        iox::capro::IdString_t(iox::cxx::TruncateToCapacity,
                                               peer.topic_.c_str())},
-                      Options()) {}
+                      Options(peer.depth_)) {}
     template <typename Use>
     void Receive(Use use) {
       auto chunk = subscriber_.take();
@@ -92,8 +94,10 @@ class IceoryxPeer {
     }
 
    private:
-    static iox::popo::SubscriberOptions Options() {
+    static iox::popo::SubscriberOptions Options(size_t depth) {
       iox::popo::SubscriberOptions options;
+      // At most, and unless told otherwise, 256.
+      options.queueCapacity = std::min<uint64_t>(options.queueCapacity, depth);
       options.queueFullPolicy = iox::popo::QueueFullPolicy::BLOCK_PRODUCER;
       return options;
     }
@@ -109,6 +113,7 @@ class IceoryxPeer {
 
   const std::shared_ptr<IceoryxDaemon> daemon_;
   const size_t bytes_;
+  const size_t depth_;
   std::string topic_;
 };
 
