@@ -71,7 +71,7 @@ absl::Status CopySnapshot(const Segment& segment, const ArrayHeader& header,
     // Acquire pairs with the release in ~ArrayHold.
     const uint64_t before = header.sequence.load(std::memory_order_acquire);
     if (before % 2 != 0) {
-      if (!RobustLockHold::IsMarkedDirty(header.lock)) continue;
+      if (!header.lock.IsDirty()) continue;
       return absl::DataLossError(absl::StrCat(
           "snapshot of an Array, shm segment, fd ", segment.fd(),
           ": a holder died while changing it; Lock it, repair the elements ",

@@ -22,7 +22,7 @@ namespace ipc::shm::internal {
 
 struct ArrayHeader {
   std::atomic<uint64_t> layout;
-  RobustLockWord lock;
+  RobustLock lock;
   std::atomic<uint64_t> sequence;
   uint64_t reserved[5];
 };

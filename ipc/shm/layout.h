@@ -105,6 +105,13 @@ constexpr uint64_t LayoutHash(const char* kind, uint64_t count) {
   return hash == 0 ? 1 : hash;
 }
 
+// The word for an object without a T, in which `parameter` has to be the same
+// for all; never 0.
+constexpr uint64_t LayoutHash(const char* kind, uint64_t parameter) {
+  const uint64_t hash = Hash(Hash(kFnvBasis, kind), parameter);
+  return hash == 0 ? 1 : hash;
+}
+
 // What of an object is the same for all T.
 struct ObjectShape {
   absl::string_view kind;  // for messages

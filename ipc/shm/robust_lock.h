@@ -6,8 +6,9 @@
 //   +--------------+-------+-------+--------------+
 //
 //   free        -CAS->  mine            dirty stays as it is
-//   mine        -CAS->  free            dirty only if not MarkConsistent
+//   mine        -CAS->  free            dirty as the holder says
 //   of the dead -CAS->  mine | dirty    whoever finds it so; nothing to repair
+//   of the dead -CAS->  free | dirty    by who only waits for it to be free
 //
 // Owners are Participants of the Segment, that is, processes: a thread that
 // ends without unlocking is not noticed. A holder that is stopped or slow keeps
@@ -20,16 +21,15 @@
 // keeps it.
 //
 // Nobody parks, no system call: uncontended, one CAS each to take and release.
-//
-// Fork: a child does not hold what its parent holds; a Hold that it inherits
-// does nothing there when destroyed.
 #ifndef IPC_SHM_ROBUST_LOCK_H_
 #define IPC_SHM_ROBUST_LOCK_H_
 
 #include <atomic>
+#include <climits>
 #include <cstdint>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "ipc/base/deadline.h"
@@ -38,21 +38,89 @@
 
 namespace ipc::shm::internal {
 
-using RobustLockWord = std::atomic<uint64_t>;
+// As it lies in the segment that is passed to its members.
+struct RobustLock {
+  // How many of those who wait are woken by a release. One is enough for those
+  // who then take the lock: each wakes the next.
+  enum class Wake : int { kOne = 1, kAll = INT_MAX };
 
-// Holds the lock from Acquire to Release or destruction. Move-only. Keeps the
+  static constexpr uint64_t kWaiters = uint64_t{1} << 31;
+  static constexpr uint64_t kDirty = uint64_t{1} << 30;
+  static constexpr uint64_t kOwner = ~(kWaiters | kDirty);
+
+  std::atomic<uint64_t> word;
+
+  // What the word of a lock is whose owner this is.
+  static constexpr uint64_t Pack(Participant owner) {
+    return uint64_t{owner.epoch} << 32 | (uint64_t{owner.index} + 1);
+  }
+
+  // Takes it if it is free and clean and nobody waits for it.
+  bool TryAcquire(Participant self) {
+    // Nobody contends: no need to look at the clock. Acquire pairs with the
+    // release in TryRelease and Release.
+    uint64_t free = 0;
+    return word.compare_exchange_strong(
+        free, Pack(self), std::memory_order_acquire, std::memory_order_relaxed);
+  }
+
+  // Takes it, and returns whether it is dirty: whether its owner died, or left
+  // it so. DeadlineExceeded if a living owner keeps it for that long. Spins and
+  // sleeps.
+  absl::StatusOr<bool> Acquire(const Segment& segment, Participant self,
+                               Deadline deadline);
+
+  // Waits until nobody owns it, without taking it; a dead owner is expelled.
+  // The same errors.
+  absl::Status AwaitFree(const Segment& segment, Deadline deadline);
+
+  // Gives it back if it is clean and nobody waits for it.
+  bool TryRelease(Participant owner) {
+    // Release pairs with the acquire in TryAcquire and Acquire.
+    uint64_t mine = Pack(owner);
+    return word.compare_exchange_strong(mine, 0, std::memory_order_release,
+                                        std::memory_order_relaxed);
+  }
+
+  // Gives it back, as dirty or clean, and wakes. False if `owner`, this process
+  // that is, does not hold it: then nothing changes.
+  bool Release(const Segment& segment, Participant owner, bool dirty,
+               Wake wake = Wake::kOne);
+
+  bool IsHeldBy(Participant owner) const {
+    // Relaxed: if it is ours, we wrote it.
+    return (word.load(std::memory_order_relaxed) & kOwner) == Pack(owner);
+  }
+  // Whether an owner died in it, and it was not given back clean since.
+  bool IsDirty() const {
+    // Relaxed: asked by the holder, who has synchronised, or for a message.
+    return (word.load(std::memory_order_relaxed) & kDirty) != 0;
+  }
+
+ private:
+  // Waits until `*seen`, the word, has no owner, or one who is dead. Sets
+  // *parked to kWaiters if it has slept.
+  absl::Status AwaitRelease(const Segment& segment, Deadline deadline,
+                            uint64_t* seen, uint64_t* parked, bool* died);
+};
+static_assert(sizeof(RobustLock) == 8);
+
+// Holds a lock from Acquire to Release or destruction. Move-only. Keeps the
 // segment mapped.
+//
+// Fork: a child does not hold what its parent holds; a Hold that it inherits
+// does nothing there when destroyed.
 class RobustLockHold {
  public:
-  // DeadlineExceeded if a living owner keeps the lock for that long;
-  // PermissionDenied if the segment is mapped for reading. `word` lies in it.
+  // Errors as RobustLock::Acquire; PermissionDenied if the segment is mapped
+  // for reading. `lock` lies in it.
   static absl::StatusOr<RobustLockHold> Acquire(const Segment& segment,
-                                                RobustLockWord& word,
+                                                RobustLock& lock,
                                                 absl::Duration timeout);
 
   RobustLockHold(RobustLockHold&& other) noexcept
       : segment_(std::move(other.segment_)),
-        word_(std::exchange(other.word_, nullptr)),
+        lock_(std::exchange(other.lock_, nullptr)),
         owner_(other.owner_),
         dirty_(other.dirty_) {}
   RobustLockHold& operator=(RobustLockHold&& other) = delete;
@@ -64,10 +132,6 @@ class RobustLockHold {
   // Says that what the lock guards is in order again.
   void MarkConsistent() { dirty_ = false; }
 
-  // Whether an owner died in the lock and the one after it gave it back, or has
-  // it still, without MarkConsistent.
-  static bool IsMarkedDirty(const RobustLockWord& word);
-
   // Whether this process holds the lock: not after a move, Release or fork.
   bool IsHeld() const;
   // Returns whether the lock was ours to release; if not, and it was not
@@ -76,18 +140,14 @@ class RobustLockHold {
 
  private:
   // Whether this process took the lock, be it taken away since.
-  bool IsOurs() const;
-  static absl::StatusOr<RobustLockHold> AcquireContended(const Segment& segment,
-                                                         RobustLockWord& word,
-                                                         Participant self,
-                                                         Deadline deadline);
+  bool IsOurs() const { return lock_ != nullptr && segment_.IsSelf(owner_); }
 
-  RobustLockHold(const Segment& segment, RobustLockWord& word,
-                 Participant owner, bool dirty)
-      : segment_(segment), word_(&word), owner_(owner), dirty_(dirty) {}
+  RobustLockHold(const Segment& segment, RobustLock& lock, Participant owner,
+                 bool dirty)
+      : segment_(segment), lock_(&lock), owner_(owner), dirty_(dirty) {}
 
   Segment segment_;
-  RobustLockWord* word_;
+  RobustLock* lock_;
   Participant owner_;
   bool dirty_;
 };

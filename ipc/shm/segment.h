@@ -81,6 +81,16 @@ class Segment {
   // unless writable(). In a forked child the first call attaches, and may fail
   // as FromFd does.
   absl::StatusOr<Participant> Self() const;
+  // The same where it costs nothing: false if Self() has to attach first, or
+  // fails.
+  bool GetSelf(Participant* self) const {
+    return writable() && state_->attachment->GetSelf(self);
+  }
+  // Whether `participant` is this process, and not, in a forked child, its
+  // parent.
+  bool IsSelf(Participant participant) const {
+    return writable() && state_->attachment->IsSelf(participant);
+  }
   // Whether the kernel says that `participant` has died or left. It may be
   // garbage: one that never was counts as dead. At most two system calls.
   // REQUIRES: writable().

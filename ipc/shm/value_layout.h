@@ -25,7 +25,7 @@ namespace ipc::shm::internal {
 struct ValueHeader {
   std::atomic<uint64_t> layout;
   VersionSignal signal;
-  RobustLockWord lock;
+  RobustLock lock;
   std::atomic<uint64_t> bits;
   std::atomic<uint64_t> announced;
   uint64_t reserved[2];

@@ -17,6 +17,10 @@ void VersionSignal::Bump() {
   WakeIfWaiting();
 }
 
+void VersionSignal::Advance(uint64_t seen) {
+  if (version.compare_exchange_strong(seen, seen + 1)) WakeIfWaiting();
+}
+
 void VersionSignal::WakeIfWaiting() {
   if (waiting.load() == 0) return;
   waiting.store(0);

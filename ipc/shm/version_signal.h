@@ -39,6 +39,9 @@ struct VersionSignal {
   // Adds one and wakes; any number of callers at a time.
   void Bump();
 
+  // Adds one and wakes, if the version is `seen`.
+  void Advance(uint64_t seen);
+
   // Waits until the version is not `seen`, the deadline or kPark passes.
   // Returns whether it is not `seen`.
   bool Park(uint64_t seen, Deadline deadline, bool writable);

@@ -350,7 +350,7 @@ TEST(ArrayTest, ScribbledWordsHarmNobody) {
       *reinterpret_cast<internal::ArrayHeader*>(array.segment().bytes().data());
   for (const uint64_t garbage :
        {uint64_t{0xffff}, uint64_t{0xdeadbeef00000000}, UINT64_MAX}) {
-    header.lock.store(garbage);
+    header.lock.word.store(garbage);
     header.sequence.store(garbage | 1);
     EXPECT_FALSE(array.Snapshot().ok());
     auto guard = array.Lock(absl::Seconds(10));
@@ -360,9 +360,9 @@ TEST(ArrayTest, ScribbledWordsHarmNobody) {
   }
   // A peer frees and takes our lock: we notice and leave it alone.
   absl::optional<Array<int>::Guard> guard = *array.Lock();
-  header.lock.store(0xffff);
+  header.lock.word.store(0xffff);
   guard.reset();
-  EXPECT_EQ(header.lock.load(), 0xffffu);
+  EXPECT_EQ(header.lock.word.load(), 0xffffu);
 }
 
 // As happens to a process that closes descriptors it does not own.

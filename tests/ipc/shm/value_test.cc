@@ -353,7 +353,7 @@ TEST(ValueTest, ScribbledWordsHarmNobody) {
   for (const uint64_t garbage :
        {uint64_t{1}, uint64_t{0xffff}, uint64_t{0xdeadbeef00000000}, UINT64_MAX,
         UINT64_MAX - 1, uint64_t{3} << 30}) {
-    header.lock.store(garbage);
+    header.lock.word.store(garbage);
     header.signal.version.store(garbage);
     header.signal.event.store(static_cast<uint32_t>(garbage));
     header.signal.waiting.store(static_cast<uint32_t>(garbage));

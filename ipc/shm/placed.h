@@ -1,0 +1,66 @@
+// How the locks and their kin are placed in a segment: what all of them have in
+// common, written once.
+#ifndef IPC_SHM_PLACED_H_
+#define IPC_SHM_PLACED_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "ipc/base/unique_fd.h"
+#include "ipc/shm/layout.h"
+#include "ipc/shm/segment.h"
+
+namespace ipc::shm::internal {
+
+// `Derived` has SizeBytes(shape...), a multiple of Segment::kAlignment, and
+// Attach(segment, offset, shape...); the shape, such as the number of parties
+// of a Barrier, has to be the same for all who attach.
+template <typename Derived>
+class Placed {
+ public:
+  // One in an anonymous segment of its own.
+  template <typename... Shape>
+  static absl::StatusOr<Derived> CreateAnonymous(Shape... shape) {
+    absl::StatusOr<Segment> segment =
+        Segment::CreateAnonymous(Derived::SizeBytes(shape...));
+    if (!segment.ok()) return segment.status();
+    return Derived::Attach(*std::move(segment), 0, shape...);
+  }
+  // The one that another process created so; errors as Segment::FromFd and
+  // Attach.
+  template <typename... Shape>
+  static absl::StatusOr<Derived> FromFd(UniqueFd fd, Shape... shape) {
+    absl::StatusOr<Segment> segment = Segment::FromFd(std::move(fd));
+    if (!segment.ok()) return segment.status();
+    return Derived::Attach(*std::move(segment), 0, shape...);
+  }
+
+  // Owned by the segment; for other processes' FromFd if that holds nothing but
+  // this.
+  int fd() const { return segment_.fd(); }
+  const Segment& segment() const { return segment_; }
+
+ protected:
+  Placed(Segment segment, std::byte* object)
+      : segment_(std::move(segment)), object_(object) {}
+
+  // The memory of a Derived at `offset`, checked.
+  static absl::StatusOr<std::byte*> Find(const Segment& segment, size_t offset,
+                                         size_t size, absl::string_view kind,
+                                         uint64_t layout) {
+    return AttachObject(segment, offset, {kind, size, 1, size, layout});
+  }
+
+  std::byte* object() const { return object_; }
+
+ private:
+  Segment segment_;
+  std::byte* object_;
+};
+
+}  // namespace ipc::shm::internal
+
+#endif  // IPC_SHM_PLACED_H_
