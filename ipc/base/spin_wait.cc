@@ -32,14 +32,6 @@ int64_t NowNs() {
   return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
-void Pause() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
 bool MayUseOneCpuOnly() {
   cpu_set_t cpus;
   // Fails on machines of more than 1024 CPUs, which are not of one.

@@ -22,6 +22,15 @@
 
 namespace ipc {
 
+// Tells the processor that this is a loop that polls memory.
+inline void Pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
 // What earlier waits on the same thing have taught. Thread-safe; private to a
 // process.
 class SpinHistory {

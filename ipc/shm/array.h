@@ -111,6 +111,9 @@ class Array {
   // in each of many tries; DataLoss if one died at work and nobody has called
   // MarkConsistent. (A death is told from work only after the next Lock.)
   absl::StatusOr<std::vector<T>> Snapshot() const;
+  // The same into memory of the caller's. InvalidArgument unless it has room for
+  // size() elements, exactly; with an error, what is in there is garbage.
+  absl::Status SnapshotInto(absl::Span<T> to) const;
 
   // One element, under the lock; so these wait for a holder. OutOfRange beyond
   // the end; DataLoss if a holder died and nobody has called MarkConsistent;
@@ -202,11 +205,22 @@ absl::StatusOr<std::vector<T>> Array<T>::Snapshot() const {
   static_assert(!std::same_as<T, bool>,
                 "std::vector<bool> is no array; take Array<uint8_t>");
   std::vector<T> copy(size_);
-  const absl::Status status = internal::CopySnapshot(
-      segment_, *header(), object_ + sizeof(internal::ArrayHeader),
-      size_ * sizeof(T), copy.data());
-  if (!status.ok()) return status;
+  if (auto status = SnapshotInto(absl::MakeSpan(copy)); !status.ok()) {
+    return status;
+  }
   return copy;
+}
+
+template <SharedMemorySafe T>
+absl::Status Array<T>::SnapshotInto(absl::Span<T> to) const {
+  if (to.size() != size_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("snapshot of an Array of ", size_, ", fd ", fd(),
+                     ", into memory for ", to.size()));
+  }
+  return internal::CopySnapshot(segment_, *header(),
+                                object_ + sizeof(internal::ArrayHeader),
+                                size_ * sizeof(T), to.data());
 }
 
 template <SharedMemorySafe T>

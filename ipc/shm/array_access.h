@@ -9,8 +9,8 @@
 //   unlock snapshot:  sequence even? copy; fence; sequence the same?
 //
 // A copy that is thrown away may have raced with a holder's stores, which the
-// language does not allow between threads of one program; CopyRacily in the
-// source is the one place that does it, and why that is harmless.
+// language does not allow between threads of one program; see
+// ipc/shm/racy_copy.h.
 #ifndef IPC_SHM_ARRAY_ACCESS_H_
 #define IPC_SHM_ARRAY_ACCESS_H_
 

@@ -1,6 +1,7 @@
 #include "ipc/shm/event.h"
 
 #include "absl/strings/str_cat.h"
+#include "ipc/base/asymmetric_fence.h"
 #include "ipc/base/deadline.h"
 #include "ipc/shm/layout.h"
 
@@ -10,6 +11,7 @@ absl::StatusOr<Event> Event::Attach(Segment segment, size_t offset) {
   const absl::StatusOr<std::byte*> object = Find(
       segment, offset, SizeBytes(), "Event", internal::LayoutHash("Event", 0));
   if (!object.ok()) return object.status();
+  EnableLightFence();
   return Event(std::move(segment), *object);
 }
 
@@ -20,17 +22,17 @@ absl::Status Event::Clear() { return Flip(false); }
 absl::Status Event::Flip(bool to_set) {
   if (!segment().writable()) return segment().Self().status();
   internal::VersionSignal& flips = header()->flips;
-  // Should Advance fail, somebody else has done the same; or that and the
+  // Should Exchange fail, somebody else has done the same; or that and the
   // opposite, just as if it had come after us.
-  const uint64_t seen = flips.version.load();
-  if ((seen % 2 != 0) != to_set) flips.Advance(seen);
+  uint64_t seen = flips.word.load();
+  if ((seen % 2 != 0) != to_set) flips.Exchange(&seen, seen + 1);
   return absl::OkStatus();
 }
 
 absl::Status Event::Wait(absl::Duration timeout) const {
   const Deadline deadline = Deadline::After(timeout);
   internal::VersionSignal& flips = header()->flips;
-  const uint64_t seen = flips.version.load();
+  const uint64_t seen = flips.word.load();
   if (seen % 2 != 0) return absl::OkStatus();
   // From cleared on, the first flip sets it.
   while (!flips.Park(seen, deadline, segment().writable())) {

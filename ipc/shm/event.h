@@ -13,8 +13,8 @@
 // 3. If a process is killed having set it, but before it could wake the others,
 //    they notice within 20 ms.
 //
-// No system call but to wake somebody who waits. Set, Clear and IsSet are seq_cst
-// operations: what was written before Set is seen after Wait.
+// No system call but to wake somebody who waits. What was written before Set is
+// seen after Wait, and after IsSet that says so.
 //
 // Thread safety: all members may be called from any thread and process.
 // Lifetime: an Event is a view that keeps its segment mapped; copies are cheap.
@@ -54,7 +54,7 @@ class Event : public internal::Placed<Event> {
   // As Mutex::Attach. Mapped for reading, it can be waited for.
   static absl::StatusOr<Event> Attach(Segment segment, size_t offset);
 
-  bool IsSet() const { return header()->flips.version.load() % 2 != 0; }
+  bool IsSet() const { return header()->flips.word.load() % 2 != 0; }
   // Both do nothing if it is so already. PermissionDenied if the segment is
   // mapped for reading.
   absl::Status Set();

@@ -9,7 +9,7 @@
 namespace ipc::shm::internal {
 namespace {
 
-constexpr uint64_t kIndex = RobustLock::kDirty - 1;
+constexpr uint64_t kIndex = RobustLock::kWanted - 1;
 static_assert(Segment::kMaxParticipants < kIndex);
 
 constexpr absl::Duration kPark = absl::Milliseconds(10);
@@ -30,18 +30,38 @@ const std::atomic<uint32_t>& LowerHalf(const std::atomic<uint64_t>& word) {
   return reinterpret_cast<const std::atomic<uint32_t>&>(word);
 }
 
-// Polls `word` for a while, until nobody owns it; returns what it held last.
-uint64_t SpinWhileOwned(const std::atomic<uint64_t>& word, uint64_t seen) {
+// Looks at a lock that is held before asking for it, and so for how long at most
+// its holder may go on locking it anew.
+constexpr int kLooksBeforeWanted = 8;
+// Longer than it takes for a cache line to come and go.
+constexpr int kRoundsForOthers = 64;
+
+}  // namespace
+
+// Polls for a while, until nobody owns it; returns what the word was last.
+uint64_t RobustLock::SpinWhileOwned(uint64_t seen) {
   static SpinHistory history;
   SpinWait spin(&history, /*peer_cpu=*/-1);
-  while ((seen & RobustLock::kOwner) != 0 && spin.Next()) {
+  for (int looks = 0; (seen & kOwner) != 0 && spin.Next(); ++looks) {
     seen = word.load(std::memory_order_relaxed);
+    if (looks == kLooksBeforeWanted && (seen & kOwner) != 0) {
+      // Relaxed: a hint. Should it fail, somebody else was busy, for one.
+      if (word.compare_exchange_strong(seen, seen | kWanted,
+                                       std::memory_order_relaxed)) {
+        seen |= kWanted;
+      }
+    }
   }
-  if ((seen & RobustLock::kOwner) == 0) spin.Succeeded();
+  if ((seen & kOwner) == 0) spin.Succeeded();
   return seen;
 }
 
-}  // namespace
+void RobustLock::LetOthersTakeIt() const {
+  for (int i = 0; i < kRoundsForOthers; ++i) {
+    if ((word.load(std::memory_order_relaxed) & kOwner) != 0) return;
+    Pause();
+  }
+}
 
 absl::StatusOr<bool> RobustLock::Acquire(const Segment& segment,
                                          Participant self, Deadline deadline) {
@@ -134,6 +154,7 @@ bool RobustLock::Release(const Segment& segment, Participant owner, bool dirty,
   if ((seen & kWaiters) != 0) {
     FutexWake(LowerHalf(word), static_cast<int>(wake));
   }
+  if ((seen & kWanted) != 0) LetOthersTakeIt();
   return true;
 }
 

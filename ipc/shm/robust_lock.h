@@ -1,9 +1,10 @@
 // A lock in shared memory whose holder may be killed at any instruction.
 //
-//    63          32  31      30      29          0
-//   +--------------+-------+-------+--------------+
-//   | owner epoch  |waiters| dirty | owner index+1|   all zero: free, clean
-//   +--------------+-------+-------+--------------+
+//    63          32  31      30     29     28         0
+//   +--------------+-------+-------+------+------------+
+//   | owner epoch  |waiters| dirty |wanted| owner      |   all zero: free, clean
+//   |              |       |       |      | index + 1  |
+//   +--------------+-------+-------+------+------------+
 //
 //   free        -CAS->  mine            dirty stays as it is
 //   mine        -CAS->  free            dirty as the holder says
@@ -19,6 +20,10 @@
 // died with its waker costs 10 ms. The bit is never lost while somebody waits:
 // who has parked takes the lock with the bit set, and the heir of a dead owner
 // keeps it.
+//
+// `wanted` is a hint: somebody has been polling in vain for a while. Who gives
+// the lock back then waits a moment for it to be taken; otherwise one that locks
+// and unlocks all the time, with the cache line at hand, leaves others no chance.
 //
 // Nobody parks, no system call: uncontended, one CAS each to take and release.
 #ifndef IPC_SHM_ROBUST_LOCK_H_
@@ -46,7 +51,8 @@ struct RobustLock {
 
   static constexpr uint64_t kWaiters = uint64_t{1} << 31;
   static constexpr uint64_t kDirty = uint64_t{1} << 30;
-  static constexpr uint64_t kOwner = ~(kWaiters | kDirty);
+  static constexpr uint64_t kWanted = uint64_t{1} << 29;
+  static constexpr uint64_t kOwner = ~(kWaiters | kDirty | kWanted);
 
   std::atomic<uint64_t> word;
 
@@ -98,6 +104,8 @@ struct RobustLock {
   }
 
  private:
+  uint64_t SpinWhileOwned(uint64_t seen);
+  void LetOthersTakeIt() const;
   // Waits until `*seen`, the word, has no owner, or one who is dead. Sets
   // *parked to kWaiters if it has slept.
   absl::Status AwaitRelease(const Segment& segment, Deadline deadline,

@@ -22,7 +22,8 @@
 //    (DeadlineExceeded), for it is alive, but no reader; and nobody at all if T
 //    has 8 bytes or less.
 //
-// How: up to 8 bytes, one atomic word. More, four copies, of which writers fill
+// How: up to 8 bytes, one atomic word, and a Store is a plain store. More, four
+// copies, of which writers fill
 // an unused one under a lock that outlives its owner, and then flip to it with
 // one store (ipc/shm/versioned_copies.h): 64 + 4 * sizeof(T) bytes, rounded up.
 // No system call but to wake somebody who waits, or when writers collide.
@@ -46,6 +47,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "absl/utility/utility.h"
+#include "ipc/base/asymmetric_fence.h"
 #include "ipc/base/deadline.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/shm/layout.h"
@@ -53,6 +55,7 @@
 #include "ipc/shm/segment.h"
 #include "ipc/shm/shared_memory_safe.h"
 #include "ipc/shm/value_layout.h"
+#include "ipc/shm/version_signal.h"
 #include "ipc/shm/versioned_copies.h"
 
 namespace ipc::shm {
@@ -79,6 +82,9 @@ class Value {
   // thousands of tries in a row were lapped, which only a peer that stores
   // without end and on purpose can do.
   absl::StatusOr<T> Load() const;
+  // The same into memory of the caller's, which saves a large T a copy. With an
+  // error, what is in there is garbage.
+  absl::Status LoadInto(T& to) const;
 
   // Waits only for other writers of more than 8 bytes. PermissionDenied if the
   // segment is mapped for reading; DeadlineExceeded if another writer that is
@@ -94,11 +100,13 @@ class Value {
   absl::StatusOr<T> Update(Fn fn,
                            absl::Duration timeout = absl::InfiniteDuration());
 
-  // Grows with each Store, and now and then by itself; 0 if there was none. It
-  // wraps after 2^64.
+  // For WaitForChange: another number whenever the value is another one. Above 8
+  // bytes it counts the Stores, 0 if there was none, modulo 2^64. Up to 8 bytes
+  // it means nothing in itself, and to store the same value again, or another
+  // one and then the same, changes nothing.
   uint64_t version() const {
-    // Acquire pairs with the stores in VersionSignal.
-    return header()->signal.version.load(std::memory_order_acquire);
+    // Acquire pairs with the release in VersionSignal.
+    return header()->signal.word.load(std::memory_order_acquire);
   }
 
   // Waits until the version is not `seen_version` and returns it.
@@ -120,7 +128,9 @@ class Value {
   static T FromBits(uint64_t bits);
 
   Value(Segment segment, std::byte* object)
-      : segment_(std::move(segment)), object_(object) {}
+      : segment_(std::move(segment)),
+        object_(object),
+        signal_(segment_.writable() ? &header()->signal : nullptr) {}
 
   internal::ValueHeader* header() const {
     return reinterpret_cast<internal::ValueHeader*>(object_);
@@ -131,11 +141,11 @@ class Value {
   }
   absl::StatusOr<internal::RobustLockHold> LockWriters(absl::Duration timeout);
   absl::Status Commit(internal::RobustLockHold hold, const T& value);
-  void Announce(uint64_t bits);
-  void AnnounceForTheDead() const;
 
   Segment segment_;
   std::byte* object_;  // ValueHeader, copies
+  // Of header(); null if the segment is mapped for reading.
+  internal::VersionSignal* signal_;
 };
 
 // Implementation details follow.
@@ -173,31 +183,39 @@ absl::StatusOr<Value<T>> Value<T>::Attach(Segment segment, size_t offset) {
   const absl::StatusOr<std::byte*> object = internal::AttachObject(
       segment, offset, {"Value", sizeof(T), 1, SizeBytes(), kLayout});
   if (!object.ok()) return object.status();
+  EnableLightFence();
   return Value(std::move(segment), *object);
 }
 
 template <SharedMemorySafe T>
 absl::StatusOr<T> Value<T>::Load() const {
   if constexpr (kIsSmall) {
-    // Acquire pairs with the release in Store and Update.
-    return FromBits(header()->bits.load(std::memory_order_acquire));
+    // Acquire pairs with the release in VersionSignal.
+    return FromBits(header()->signal.word.load(std::memory_order_acquire));
   } else {
     absl::StatusOr<T> value(absl::in_place);
-    if (copies().Load(&*value)) return value;
+    if (auto status = LoadInto(*value); !status.ok()) return status;
+    return value;
+  }
+}
+
+template <SharedMemorySafe T>
+absl::Status Value<T>::LoadInto(T& to) const {
+  if constexpr (kIsSmall) {
+    to = *Load();
+  } else if (!copies().Load(&to)) {
     return absl::UnavailableError(absl::StrCat(
         "loading a Value of ", sizeof(T), " bytes, fd ", fd(),
         ": it is stored to faster than it can be read; try again"));
   }
+  return absl::OkStatus();
 }
 
 template <SharedMemorySafe T>
 absl::Status Value<T>::Store(const T& value, absl::Duration timeout) {
   if constexpr (kIsSmall) {
-    if (!segment_.writable()) return segment_.Self().status();
-    const uint64_t bits = ToBits(value);
-    // Release pairs with the acquire in Load.
-    header()->bits.store(bits, std::memory_order_release);
-    Announce(bits);
+    if (signal_ == nullptr) [[unlikely]] return segment_.Self().status();
+    signal_->Publish(ToBits(value));
     return absl::OkStatus();
   } else {
     auto hold = LockWriters(timeout);
@@ -211,18 +229,10 @@ template <typename Fn>
 absl::StatusOr<T> Value<T>::Update(Fn fn, absl::Duration timeout) {
   if constexpr (kIsSmall) {
     if (!segment_.writable()) return segment_.Self().status();
-    // Acquire pairs with the release in Store and below.
-    uint64_t bits = header()->bits.load(std::memory_order_acquire);
-    for (;;) {
+    uint64_t bits = version();
+    while (true) {
       const T value = fn(FromBits(bits));
-      const uint64_t next = ToBits(value);
-      // Release pairs with the acquire in Load.
-      if (header()->bits.compare_exchange_weak(bits, next,
-                                               std::memory_order_acq_rel,
-                                               std::memory_order_acquire)) {
-        Announce(next);
-        return value;
-      }
+      if (header()->signal.Exchange(&bits, ToBits(value))) return value;
     }
   } else {
     auto hold = LockWriters(timeout);
@@ -248,7 +258,6 @@ absl::StatusOr<uint64_t> Value<T>::WaitForChange(uint64_t seen_version,
           absl::StrCat("waiting for a Value, fd ", fd(), ", to change from ",
                        "version ", seen_version));
     }
-    if constexpr (kIsSmall) AnnounceForTheDead();
   }
   return version();
 }
@@ -287,28 +296,6 @@ absl::Status Value<T>::Commit(internal::RobustLockHold hold, const T& value) {
   return absl::AbortedError(absl::StrCat(
       "storing to a Value, fd ", fd(),
       ": another process took the writers' lock away; do not trust it"));
-}
-
-// A writer killed before this has stored a value under the old version, which
-// nobody announces to those who wait. Hence `announced`, the bits of some
-// version: where they differ from the value for a whole park, a waiter suspects
-// this and announces the value itself. If the writer was only slow, the version
-// grows once too often.
-template <SharedMemorySafe T>
-void Value<T>::Announce(uint64_t bits) {
-  header()->signal.Bump();
-  // Relaxed: a hint, compared only.
-  header()->announced.store(bits, std::memory_order_relaxed);
-}
-
-template <SharedMemorySafe T>
-void Value<T>::AnnounceForTheDead() const {
-  if (!segment_.writable()) return;
-  internal::ValueHeader& header = *this->header();
-  const uint64_t bits = header.bits.load(std::memory_order_relaxed);
-  if (header.announced.load(std::memory_order_relaxed) == bits) return;
-  header.announced.store(bits, std::memory_order_relaxed);
-  header.signal.Bump();
 }
 
 }  // namespace ipc::shm

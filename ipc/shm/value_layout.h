@@ -3,11 +3,10 @@
 //
 //   offset  up to 8 bytes             more than 8 bytes
 //        0  layout                    layout      see ipc/shm/layout.h
-//        8  version, event, waiting   the same    see version_signal.h
+//        8  the value, zero-extended  version     see version_signal.h
+//       16  event, waiting            the same
 //       24  -                         lock        of writers; robust_lock.h
-//       32  bits                      -           the value, zero-extended
-//       40  announced                 -           bits of a past version
-//       48  -                         -           zero
+//       32  -                         -           zero
 //       64  the end                   copies      see versioned_copies.h
 #ifndef IPC_SHM_VALUE_LAYOUT_H_
 #define IPC_SHM_VALUE_LAYOUT_H_
@@ -26,15 +25,11 @@ struct ValueHeader {
   std::atomic<uint64_t> layout;
   VersionSignal signal;
   RobustLock lock;
-  std::atomic<uint64_t> bits;
-  std::atomic<uint64_t> announced;
-  uint64_t reserved[2];
+  uint64_t reserved[4];
 };
 static_assert(sizeof(ValueHeader) == kObjectHeaderSize);
 static_assert(offsetof(ValueHeader, signal) == 8);
 static_assert(offsetof(ValueHeader, lock) == 24);
-static_assert(offsetof(ValueHeader, bits) == 32);
-static_assert(offsetof(ValueHeader, announced) == 40);
 
 }  // namespace ipc::shm::internal
 

@@ -7,44 +7,35 @@
 
 namespace ipc::shm::internal {
 
-void VersionSignal::Publish(uint64_t next) {
-  version.store(next);
-  WakeIfWaiting();
-}
-
-void VersionSignal::Bump() {
-  version.fetch_add(1);
-  WakeIfWaiting();
-}
-
-void VersionSignal::Advance(uint64_t seen) {
-  if (version.compare_exchange_strong(seen, seen + 1)) WakeIfWaiting();
-}
-
-void VersionSignal::WakeIfWaiting() {
-  if (waiting.load() == 0) return;
-  waiting.store(0);
+void VersionSignal::Wake() {
+  // Relaxed: a sleeper that sets the flag after this has loaded event before or
+  // after the bump. If before, the kernel does not let it sleep; if after, the
+  // word had changed by then, which its check, behind its fence, sees.
+  waiting.store(0, std::memory_order_relaxed);
   event.fetch_add(1);
   FutexWake(event, INT_MAX);
 }
 
 bool VersionSignal::Park(uint64_t seen, Deadline deadline, bool writable) {
-  // Acquire pairs with the seq_cst stores in Publish and Bump.
-  if (version.load(std::memory_order_acquire) != seen) return true;
+  // Acquire, here and below, pairs with the release in Publish and Exchange.
+  if (word.load(std::memory_order_acquire) != seen) return true;
   if (deadline.HasPassed()) return false;
   static SpinHistory history;
   for (SpinWait spin(&history, /*peer_cpu=*/-1); spin.Next();) {
-    if (version.load(std::memory_order_acquire) == seen) continue;
+    if (word.load(std::memory_order_acquire) == seen) continue;
     spin.Succeeded();
     return true;
   }
 
   const uint32_t expected = event.load();
-  if (writable) waiting.store(1);
-  if (version.load() != seen) return true;
+  if (writable) {
+    waiting.store(1, std::memory_order_relaxed);
+    HeavyFence();
+  }
+  if (word.load(std::memory_order_acquire) != seen) return true;
   FutexWait(event, expected,
             Deadline::Earlier(deadline, Deadline::After(kPark)));
-  return version.load() != seen;
+  return word.load(std::memory_order_acquire) != seen;
 }
 
 }  // namespace ipc::shm::internal

@@ -13,20 +13,18 @@
 // is slower than a writer without pause might never get through; four leave it
 // the time of two whole stores.
 //
-// Memory orders. A word of fill v+1 is stored with release, after the store of
-// version v by this writer or, through the lock, an earlier one. A reader that
-// loads such a word (acquire) therefore sees version >= v afterwards. Had it
-// begun with s in the same copy, s = v+1 - n*kCopies, it finds t - s >=
-// kCopies - 1 and retries. Conversely the reader's acquire load of s, paired
-// with the release store of the version, makes it see the whole of fill s or
-// something later. On x86-64 these are plain moves; a relaxed copy between two
-// fences would say the same, but ThreadSanitizer does not understand fences.
+// Memory orders. Fill v+1 begins with a release fence, after the store of version
+// v by this writer or, through the lock, an earlier one; a reader's copy ends
+// with an acquire fence. So a reader that has copied a word of it sees version
+// >= v afterwards. Had it begun with s in the same copy, s = v+1 - n*kCopies, it
+// finds t - s >= kCopies - 1 and retries. Conversely the reader's acquire load
+// of s, paired with the release store of the version, makes it see the whole of
+// fill s or something later.
 //
 //   copies: kCopies * CopySize(bytes) bytes, 64-byte aligned, zero at first
 #ifndef IPC_SHM_VERSIONED_COPIES_H_
 #define IPC_SHM_VERSIONED_COPIES_H_
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -38,8 +36,6 @@ namespace ipc::shm::internal {
 // nothing beyond the copies is touched.
 class VersionedCopies {
  public:
-  using Word = std::atomic<uint64_t>;
-
   static constexpr size_t kCopies = 4;
   static_assert((kCopies & (kCopies - 1)) == 0,
                 "the order of copies must survive the version's wrap-around");
@@ -50,7 +46,7 @@ class VersionedCopies {
   }
 
   VersionedCopies(std::byte* copies, size_t bytes, VersionSignal& signal)
-      : copies_(reinterpret_cast<Word*>(copies)),
+      : copies_(copies),
         bytes_(bytes),
         signal_(&signal) {}
 
@@ -62,11 +58,11 @@ class VersionedCopies {
   void Store(const void* from);
 
  private:
-  Word* CopyOf(uint64_t version) const {
-    return copies_ + version % kCopies * (CopySize(bytes_) / sizeof(uint64_t));
+  std::byte* CopyOf(uint64_t version) const {
+    return copies_ + version % kCopies * CopySize(bytes_);
   }
 
-  Word* copies_;
+  std::byte* copies_;
   size_t bytes_;
   VersionSignal* signal_;
 };

@@ -55,6 +55,13 @@ TEST(ArrayTest, Array) {
   EXPECT_EQ(array.size(), seq.size());
   EXPECT_THAT(array.Get(3), IsOkAndHolds(821));
   EXPECT_THAT(*array.Snapshot(), ElementsAreArray(seq));
+  std::vector<int> copy(seq.size());
+  ASSERT_THAT(array.SnapshotInto(absl::MakeSpan(copy)), IsOk());
+  EXPECT_THAT(copy, ElementsAreArray(seq));
+  copy.pop_back();
+  EXPECT_THAT(array.SnapshotInto(absl::MakeSpan(copy)),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("into memory for 9")));
 
   ASSERT_THAT(array.Set(4, 99), IsOk());
   seq[4] = 99;

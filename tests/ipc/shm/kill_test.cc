@@ -208,8 +208,8 @@ TEST(KillTest, AWriterOfALargeValueAtEveryInstruction) {
                 IsOk());
     ASSERT_EQ((*value->Load())[0], 2 * n + 1);
   }
-  // Attach, and twice: lock, three words, version, unlock.
-  EXPECT_GE(stepper.kills(), 1 + 1 + 2 * 6);
+  // Attach, and twice: lock, at least two for the words, version, unlock.
+  EXPECT_GE(stepper.kills(), 1 + 1 + 2 * 5);
 }
 
 TEST(KillTest, AWriterOfASmallValueAtEveryInstruction) {
@@ -228,7 +228,7 @@ TEST(KillTest, AWriterOfASmallValueAtEveryInstruction) {
     }
     ASSERT_THAT(value->Store(2 * n + 1), IsOk());
   }
-  EXPECT_EQ(stepper.kills(), 1 + 3) << "value, version, announced";
+  EXPECT_EQ(stepper.kills(), 1 + 1) << "the value";
 }
 
 TEST(KillTest, AHolderOfAnArrayAtEveryInstruction) {

@@ -104,7 +104,9 @@ TYPED_TEST(TornTest, SeveralWriters) {
     }));
   }
   for (Child& writer : writers) EXPECT_EQ(writer.Wait(), 0);
-  EXPECT_EQ(value->version(), 1 + 2 * (kRounds / 4));
+  if (TypeParam::value > sizeof(uint64_t)) {
+    EXPECT_EQ(value->version(), 1 + 2 * (kRounds / 4));
+  }
 }
 
 // A single writer that does nothing else does not starve a reader.
