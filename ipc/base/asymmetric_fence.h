@@ -7,10 +7,11 @@
 //   if (flag.load(relaxed)) ...        if (data.load(acquire) ...) ...
 //
 // At least one of them sees what the other one has stored (Dekker), as with two
-// seq_cst fences. LightFence only keeps the compiler from reordering; HeavyFence
-// makes the kernel execute a fence on every CPU that runs a thread of a process
-// that has called EnableLightFence. See MEMBARRIER_CMD_GLOBAL_EXPEDITED in
-// membarrier(2); folly's AsymmetricThreadFence does the same within a process.
+// seq_cst fences. LightFence only keeps the compiler from reordering;
+// HeavyFence makes the kernel execute a fence on every CPU that runs a thread
+// of a process that has called EnableLightFence. See
+// MEMBARRIER_CMD_GLOBAL_EXPEDITED in membarrier(2); folly's
+// AsymmetricThreadFence does the same within a process.
 //
 // Where the kernel refuses, HeavyFence is an ordinary fence, and a store of the
 // frequent side may be seen some nanoseconds after its load: so whoever sleeps

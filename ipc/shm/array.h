@@ -111,8 +111,8 @@ class Array {
   // in each of many tries; DataLoss if one died at work and nobody has called
   // MarkConsistent. (A death is told from work only after the next Lock.)
   absl::StatusOr<std::vector<T>> Snapshot() const;
-  // The same into memory of the caller's. InvalidArgument unless it has room for
-  // size() elements, exactly; with an error, what is in there is garbage.
+  // The same into memory of the caller's. InvalidArgument unless it has room
+  // for size() elements, exactly; with an error, what is in there is garbage.
   absl::Status SnapshotInto(absl::Span<T> to) const;
 
   // One element, under the lock; so these wait for a holder. OutOfRange beyond

@@ -4,9 +4,9 @@
 //   offset
 //        0  layout     see ipc/shm/layout.h
 //        8  lock       see ipc/shm/robust_lock.h
-//       16  sequence   odd while a holder may be changing elements, or if one
+//       24  sequence   odd while a holder may be changing elements, or if one
 //                      died doing so; written by the holder only
-//       24  zero
+//       32  zero
 //       64  elements   without gaps
 #ifndef IPC_SHM_ARRAY_LAYOUT_H_
 #define IPC_SHM_ARRAY_LAYOUT_H_
@@ -24,11 +24,11 @@ struct ArrayHeader {
   std::atomic<uint64_t> layout;
   RobustLock lock;
   std::atomic<uint64_t> sequence;
-  uint64_t reserved[5];
+  uint64_t reserved[4];
 };
 static_assert(sizeof(ArrayHeader) == kObjectHeaderSize);
 static_assert(offsetof(ArrayHeader, lock) == 8);
-static_assert(offsetof(ArrayHeader, sequence) == 16);
+static_assert(offsetof(ArrayHeader, sequence) == 24);
 
 }  // namespace ipc::shm::internal
 

@@ -110,8 +110,7 @@ absl::StatusOr<uint32_t> Barrier::Wait(absl::Duration timeout,
   if (state() != kFilling) return Broken();
 
   uint32_t mine = 0;
-  while (mine < parties_ &&
-         place(mine).load(std::memory_order_relaxed) != 0) {
+  while (mine < parties_ && place(mine).load(std::memory_order_relaxed) != 0) {
     ++mine;
   }
   if (mine == parties_) {

@@ -49,7 +49,7 @@ struct BarrierHeader {
   Monitor monitor;
   std::atomic<uint32_t> state;
   std::atomic<uint32_t> someone_died;  // 1: that is why it is broken
-  uint64_t reserved[4];
+  uint64_t reserved[3];
   // Followed by a word for each party: 0, or who waits at this place, its epoch
   // << 32 | index + 1.
 };

@@ -83,8 +83,7 @@ absl::Status ConditionVariable::Wait(RecursiveMutex& mutex,
 uint32_t ConditionVariable::waiter_end() const {
   // A peer may have written anything. Acquire pairs with the release in Enter:
   // who is told of, under a mutex or otherwise, is seen.
-  const uint32_t end =
-      header()->waiter_end.load(std::memory_order_acquire);
+  const uint32_t end = header()->waiter_end.load(std::memory_order_acquire);
   return end < kMaxWaiters ? end : kMaxWaiters;
 }
 
@@ -99,8 +98,8 @@ absl::StatusOr<Waiter*> ConditionVariable::Enter(Participant self) {
                                                std::memory_order_relaxed)) {
         continue;
       }
-      // Relaxed: what is unique about it is all that counts, and it is published
-      // by the CAS below.
+      // Relaxed: what is unique about it is all that counts, and it is
+      // published by the CAS below.
       waiter.ticket.store(
           header.next_ticket.fetch_add(1, std::memory_order_relaxed),
           std::memory_order_relaxed);
@@ -138,9 +137,8 @@ bool ConditionVariable::Await(Waiter& waiter, Participant self,
   while (!is_notified()) {
     uint64_t seen = waiting;
     // Relaxed: it lets go of nothing but its own place.
-    if (deadline.HasPassed() &&
-        waiter.word.compare_exchange_strong(seen, 0,
-                                            std::memory_order_relaxed)) {
+    if (deadline.HasPassed() && waiter.word.compare_exchange_strong(
+                                    seen, 0, std::memory_order_relaxed)) {
       return false;
     }
     FutexWait(LowerHalf(waiter.word), static_cast<uint32_t>(waiting),

@@ -148,9 +148,9 @@ absl::StatusOr<bool> ConditionVariable::Wait(M& mutex, Predicate predicate,
                                              absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
   while (!predicate()) {
-    const absl::Status status = Wait(
-        mutex, timeout == absl::InfiniteDuration() ? timeout
-                                                   : deadline - absl::Now());
+    const absl::Status status = Wait(mutex, timeout == absl::InfiniteDuration()
+                                                ? timeout
+                                                : deadline - absl::Now());
     if (absl::IsDeadlineExceeded(status)) return bool{predicate()};
     if (!status.ok()) return status;
   }

@@ -9,7 +9,8 @@
 //
 // What holds, whoever is killed and wherever:
 // 1. There is nobody to wait for but who sets it; nobody ever holds an Event.
-// 2. Whoever waits when it is set is let through, even if it is cleared at once.
+// 2. Whoever waits when it is set is let through, even if it is cleared at
+// once.
 // 3. If a process is killed having set it, but before it could wake the others,
 //    they notice within 20 ms.
 //

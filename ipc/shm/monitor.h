@@ -29,7 +29,7 @@ struct Monitor {
   std::atomic<uint32_t> event;    // on which those who wait sleep; only grows
   std::atomic<uint32_t> waiting;  // 1 if somebody may sleep; under the lock
 };
-static_assert(sizeof(Monitor) == 16);
+static_assert(sizeof(Monitor) == 24);
 
 // Is in the monitor until destroyed, but for the time of Wait. Not to be moved.
 class MonitorScope {

@@ -58,7 +58,7 @@ namespace internal {
 struct MutexHeader {
   std::atomic<uint64_t> layout;  // see ipc/shm/layout.h
   RobustLock lock;
-  uint64_t reserved[6];
+  uint64_t reserved[5];
 };
 static_assert(sizeof(MutexHeader) == 64);
 

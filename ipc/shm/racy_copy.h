@@ -2,9 +2,9 @@
 // who finds out afterwards whether that was so, and then throws the copy away.
 //
 // The language does not allow that between threads of one program; C++26 may
-// (P1478, "Byte-wise atomic memcpy"). Until then these two functions are the one
-// place that does it. They are of a library of their own, so the compiler of
-// the caller cannot read the memory twice, or assume anything of it. On all
+// (P1478, "Byte-wise atomic memcpy"). Until then these two functions are the
+// one place that does it. They are of a library of their own, so the compiler
+// of the caller cannot read the memory twice, or assume anything of it. On all
 // machines a copy is some mix of the bytes before and after, and no worse.
 // Hidden from ThreadSanitizer, which sees the threads of one process only and
 // could not know that.

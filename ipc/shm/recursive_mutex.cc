@@ -19,9 +19,8 @@ static_assert(Segment::kMaxParticipants <= uint32_t{1} << (32 - kThreadBits));
 uint32_t ThisThread() {
   static thread_local uint32_t thread = 0;
   if (thread == 0) [[unlikely]] {
-    static const int installed = pthread_atfork(nullptr, nullptr, [] {
-      thread = static_cast<uint32_t>(gettid());
-    });
+    static const int installed = pthread_atfork(
+        nullptr, nullptr, [] { thread = static_cast<uint32_t>(gettid()); });
     (void)installed;
     thread = static_cast<uint32_t>(gettid());
   }

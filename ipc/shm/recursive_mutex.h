@@ -46,7 +46,7 @@ struct RecursiveMutexHeader {
   // nobody else ever has the same. So who finds it holds the lock.
   std::atomic<uint64_t> thread;
   std::atomic<uint32_t> depth;  // written by the holder only
-  uint32_t reserved[9];
+  uint32_t reserved[7];
 };
 static_assert(sizeof(RecursiveMutexHeader) == 64);
 

@@ -30,77 +30,83 @@ const std::atomic<uint32_t>& LowerHalf(const std::atomic<uint64_t>& word) {
   return reinterpret_cast<const std::atomic<uint32_t>&>(word);
 }
 
-// Looks at a lock that is held before asking for it, and so for how long at most
-// its holder may go on locking it anew.
-constexpr int kLooksBeforeWanted = 8;
+// Looks at a lock that is held before asking for it, and so for how long at
+// most its holder may go on locking it anew.
+constexpr int kLooksBeforeAsking = 2;
 // Longer than it takes for a cache line to come and go.
 constexpr int kRoundsForOthers = 64;
 
 }  // namespace
 
-// Polls for a while, until nobody owns it; returns what the word was last.
-uint64_t RobustLock::SpinWhileOwned(uint64_t seen) {
+void RobustLock::Ask(Wait* wait) {
+  // Relaxed: a hint. Not by a CAS, which would hardly ever meet the word as it
+  // was.
+  wait->seen = word.fetch_or(kWanted, std::memory_order_relaxed) | kWanted;
+  wait->has_asked = true;
+}
+
+void RobustLock::SpinWhileOwned(Wait* wait) {
   static SpinHistory history;
-  SpinWait spin(&history, /*peer_cpu=*/-1);
-  for (int looks = 0; (seen & kOwner) != 0 && spin.Next(); ++looks) {
-    seen = word.load(std::memory_order_relaxed);
-    if (looks == kLooksBeforeWanted && (seen & kOwner) != 0) {
-      // Relaxed: a hint. Should it fail, somebody else was busy, for one.
-      if (word.compare_exchange_strong(seen, seen | kWanted,
-                                       std::memory_order_relaxed)) {
-        seen |= kWanted;
-      }
+  SpinWait spin(&history, holder_cpu.load(std::memory_order_relaxed));
+  for (int looks = 1; (wait->seen & kOwner) != 0 && spin.Next(); ++looks) {
+    if (looks == kLooksBeforeAsking) {
+      Ask(wait);
+    } else {
+      wait->seen = word.load(std::memory_order_relaxed);
     }
   }
-  if ((seen & kOwner) == 0) spin.Succeeded();
-  return seen;
+  if ((wait->seen & kOwner) == 0) spin.Succeeded();
 }
 
 void RobustLock::LetOthersTakeIt() const {
   for (int i = 0; i < kRoundsForOthers; ++i) {
-    if ((word.load(std::memory_order_relaxed) & kOwner) != 0) return;
+    const uint64_t seen = word.load(std::memory_order_relaxed);
+    if ((seen & kOwner) != 0 || (seen & kWanted) == 0) return;
     Pause();
   }
 }
 
 absl::StatusOr<bool> RobustLock::Acquire(const Segment& segment,
                                          Participant self, Deadline deadline) {
-  uint64_t parked = 0;
   // Relaxed, here and below: the CAS decides and orders.
-  uint64_t seen = word.load(std::memory_order_relaxed);
+  Wait wait = {.seen = word.load(std::memory_order_relaxed)};
   while (true) {
-    bool died = false;
-    if (absl::Status status =
-            AwaitRelease(segment, deadline, &seen, &parked, &died);
+    if (absl::Status status = AwaitRelease(segment, deadline, &wait);
         !status.ok()) {
       return status;
     }
-    const uint64_t kept = (seen & (kDirty | kWaiters)) | parked;
+    if (!wait.died && !wait.has_asked && (wait.seen & kWanted) != 0) {
+      LetOthersTakeIt();
+      wait.has_asked = true;  // once
+      wait.seen = word.load(std::memory_order_relaxed);
+      continue;
+    }
+    const uint64_t kept = (wait.seen & (kDirty | kWaiters)) | wait.parked |
+                          (wait.died ? kDirty : 0);
     // Acquire pairs with the release in TryRelease and Release. What a dead one
     // wrote is visible, too: it ended before the kernel, whom we asked after
     // that, dropped its file lock.
-    if (word.compare_exchange_weak(
-            seen, Pack(self) | kept | (died ? kDirty : 0),
-            std::memory_order_acquire, std::memory_order_relaxed)) {
-      return died || (kept & kDirty) != 0;
+    if (word.compare_exchange_weak(wait.seen, Pack(self) | kept,
+                                   std::memory_order_acquire,
+                                   std::memory_order_relaxed)) {
+      NoteCpu();
+      return (kept & kDirty) != 0;
     }
   }
 }
 
 absl::Status RobustLock::AwaitFree(const Segment& segment, Deadline deadline) {
-  uint64_t parked = 0;
-  uint64_t seen = word.load(std::memory_order_relaxed);
+  Wait wait = {};
+  Ask(&wait);
   while (true) {
-    bool died = false;
-    if (absl::Status status =
-            AwaitRelease(segment, deadline, &seen, &parked, &died);
+    if (absl::Status status = AwaitRelease(segment, deadline, &wait);
         !status.ok()) {
       return status;
     }
-    if (!died) return absl::OkStatus();
+    if (!wait.died) return absl::OkStatus();
     // Relaxed: whoever goes on looks at the word once more, and others may
     // still sleep there, whom the bit keeps in mind.
-    if (word.compare_exchange_strong(seen, kDirty | (seen & kWaiters),
+    if (word.compare_exchange_strong(wait.seen, kDirty | (wait.seen & kWaiters),
                                      std::memory_order_relaxed)) {
       return absl::OkStatus();
     }
@@ -108,17 +114,17 @@ absl::Status RobustLock::AwaitFree(const Segment& segment, Deadline deadline) {
 }
 
 absl::Status RobustLock::AwaitRelease(const Segment& segment, Deadline deadline,
-                                      uint64_t* seen, uint64_t* parked,
-                                      bool* died) {
+                                      Wait* wait) {
+  wait->died = false;
   while (true) {
-    if ((*seen & kOwner) == 0) return absl::OkStatus();
+    if ((wait->seen & kOwner) == 0) return absl::OkStatus();
     if (!deadline.HasPassed()) {
-      *seen = SpinWhileOwned(word, *seen);
-      if ((*seen & kOwner) == 0) return absl::OkStatus();
+      SpinWhileOwned(wait);
+      if ((wait->seen & kOwner) == 0) return absl::OkStatus();
     }
-    const Participant owner = OwnerOf(*seen);
-    *died = segment.IsDead(owner);
-    if (*died) return absl::OkStatus();
+    const Participant owner = OwnerOf(wait->seen);
+    wait->died = segment.IsDead(owner);
+    if (wait->died) return absl::OkStatus();
     if (deadline.HasPassed()) {
       return absl::DeadlineExceededError(absl::StrCat(
           "locking in shm segment, fd ", segment.fd(), ": participant ",
@@ -126,15 +132,15 @@ absl::Status RobustLock::AwaitRelease(const Segment& segment, Deadline deadline,
           ") is alive and keeps the lock; wait longer or look at it"));
     }
     // Relaxed: the kernel compares again, and the bit carries no data.
-    if ((*seen & kWaiters) == 0 &&
-        !word.compare_exchange_strong(*seen, *seen | kWaiters,
+    if ((wait->seen & kWaiters) == 0 &&
+        !word.compare_exchange_strong(wait->seen, wait->seen | kWaiters,
                                       std::memory_order_relaxed)) {
       continue;
     }
-    FutexWait(LowerHalf(word), static_cast<uint32_t>(*seen | kWaiters),
+    FutexWait(LowerHalf(word), static_cast<uint32_t>(wait->seen | kWaiters),
               Deadline::Earlier(deadline, Deadline::After(kPark)));
-    *parked = kWaiters;
-    *seen = word.load(std::memory_order_relaxed);
+    wait->parked = kWaiters;
+    wait->seen = word.load(std::memory_order_relaxed);
   }
 }
 
@@ -148,9 +154,9 @@ bool RobustLock::Release(const Segment& segment, Participant owner, bool dirty,
       return false;
     }
     // Release pairs with the acquire in TryAcquire and Acquire.
-  } while (!word.compare_exchange_weak(seen, dirty ? kDirty : 0,
-                                       std::memory_order_release,
-                                       std::memory_order_relaxed));
+  } while (!word.compare_exchange_weak(
+      seen, (dirty ? kDirty : 0) | (seen & kWanted), std::memory_order_release,
+      std::memory_order_relaxed));
   if ((seen & kWaiters) != 0) {
     FutexWake(LowerHalf(word), static_cast<int>(wake));
   }

@@ -2,8 +2,8 @@
 //
 //    63          32  31      30     29     28         0
 //   +--------------+-------+-------+------+------------+
-//   | owner epoch  |waiters| dirty |wanted| owner      |   all zero: free, clean
-//   |              |       |       |      | index + 1  |
+//   | owner epoch  |waiters| dirty |wanted| owner      |   all zero: free,
+//   clean |              |       |       |      | index + 1  |
 //   +--------------+-------+-------+------+------------+
 //
 //   free        -CAS->  mine            dirty stays as it is
@@ -17,13 +17,18 @@
 //
 // Waiting: spin a little, ask the kernel whether the owner lives, set `waiters`
 // and park on the lower half for 10 ms at most, then again. So a wake-up that
-// died with its waker costs 10 ms. The bit is never lost while somebody waits:
+// died with its waker costs 10 ms. The bit is not lost while somebody waits:
 // who has parked takes the lock with the bit set, and the heir of a dead owner
-// keeps it.
+// keeps it. Only one that is woken and then gives up takes it along, which
+// costs another one 10 ms, too. tests/ipc/shm/model checks that.
 //
-// `wanted` is a hint: somebody has been polling in vain for a while. Who gives
-// the lock back then waits a moment for it to be taken; otherwise one that locks
-// and unlocks all the time, with the cache line at hand, leaves others no chance.
+// A second word, `holder_cpu`, is a hint for those who wait, who do not spin on
+// the CPU that the holder needs.
+//
+// `wanted` is a hint, too: somebody has been polling in vain for a while. Who
+// gives the lock back then waits a moment for it to be taken, and so does who
+// comes later; otherwise one that locks and unlocks all the time, with the
+// cache line at hand, leaves others no chance.
 //
 // Nobody parks, no system call: uncontended, one CAS each to take and release.
 #ifndef IPC_SHM_ROBUST_LOCK_H_
@@ -37,6 +42,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "ipc/base/current_cpu.h"
 #include "ipc/base/deadline.h"
 #include "ipc/base/participants.h"
 #include "ipc/shm/segment.h"
@@ -55,6 +61,8 @@ struct RobustLock {
   static constexpr uint64_t kOwner = ~(kWaiters | kDirty | kWanted);
 
   std::atomic<uint64_t> word;
+  std::atomic<int32_t> holder_cpu;  // where it was taken last; only a hint
+  uint32_t unused;
 
   // What the word of a lock is whose owner this is.
   static constexpr uint64_t Pack(Participant owner) {
@@ -77,8 +85,15 @@ struct RobustLock {
                                Deadline deadline);
 
   // Waits until nobody owns it, without taking it; a dead owner is expelled.
-  // The same errors.
+  // The same errors. Asks for the lock at once: others wait a moment with
+  // taking it, until EndWait.
   absl::Status AwaitFree(const Segment& segment, Deadline deadline);
+  void EndWait() {
+    // Relaxed: a hint.
+    if ((word.load(std::memory_order_relaxed) & kWanted) != 0) {
+      word.fetch_and(~kWanted, std::memory_order_relaxed);
+    }
+  }
 
   // Gives it back if it is clean and nobody waits for it.
   bool TryRelease(Participant owner) {
@@ -104,14 +119,28 @@ struct RobustLock {
   }
 
  private:
-  uint64_t SpinWhileOwned(uint64_t seen);
+  void NoteCpu() {
+    // Relaxed, and not even stored if it is so already: nothing depends on it.
+    const int32_t cpu = CurrentCpu();
+    if (holder_cpu.load(std::memory_order_relaxed) != cpu) {
+      holder_cpu.store(cpu, std::memory_order_relaxed);
+    }
+  }
+  // What one who waits knows.
+  struct Wait {
+    uint64_t seen;           // the word, when looked at last
+    uint64_t parked = 0;     // kWaiters once we have slept
+    bool has_asked = false;  // it is we who want it
+    bool died = false;       // the owner that is seen
+  };
+  void Ask(Wait* wait);
+  void SpinWhileOwned(Wait* wait);
   void LetOthersTakeIt() const;
-  // Waits until `*seen`, the word, has no owner, or one who is dead. Sets
-  // *parked to kWaiters if it has slept.
+  // Until nobody owns it, or one who is dead.
   absl::Status AwaitRelease(const Segment& segment, Deadline deadline,
-                            uint64_t* seen, uint64_t* parked, bool* died);
+                            Wait* wait);
 };
-static_assert(sizeof(RobustLock) == 8);
+static_assert(sizeof(RobustLock) == 16);
 
 // Holds a lock from Acquire to Release or destruction. Move-only. Keeps the
 // segment mapped.

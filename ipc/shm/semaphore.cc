@@ -54,8 +54,7 @@ bool SemaphoreCore::Inherit() const {
       std::min(Get(header_->holder_end), Segment::kMaxParticipants);
   for (uint32_t index = 0; index < end; ++index) {
     const uint64_t holding = Get(header_->holdings[index]);
-    if (CountOf(holding) == 0 ||
-        !segment_.IsDead({index, EpochOf(holding)})) {
+    if (CountOf(holding) == 0 || !segment_.IsDead({index, EpochOf(holding)})) {
       continue;
     }
     // In this order: if we die in between, somebody is told once too often.
@@ -75,10 +74,9 @@ absl::StatusOr<SemaphoreCore::Unit> SemaphoreCore::Acquire(
   while (scope.status().ok()) {
     if (available() > 0 || (Inherit() && available() > 0)) break;
     if (deadline.HasPassed()) {
-      return absl::DeadlineExceededError(
-          absl::StrCat("acquiring a semaphore in shm segment, fd ",
-                       segment_.fd(), ": ", Get(header_->held),
-                       " units are held by processes that live"));
+      return absl::DeadlineExceededError(absl::StrCat(
+          "acquiring a semaphore in shm segment, fd ", segment_.fd(), ": ",
+          Get(header_->held), " units are held by processes that live"));
     }
     scope.Wait(deadline, deadline, [this] { Repair(); });
   }

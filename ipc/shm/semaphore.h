@@ -55,16 +55,16 @@
 namespace ipc::shm {
 namespace internal {
 
-// All bytes zero is a semaphore with the units it begins with. Changed under the
-// monitor only.
+// All bytes zero is a semaphore with the units it begins with. Changed under
+// the monitor only.
 struct SemaphoreHeader {
   std::atomic<uint64_t> layout;  // see ipc/shm/layout.h
   Monitor monitor;
-  std::atomic<int64_t> added;       // units released less those consumed
-  std::atomic<uint64_t> held;       // the sum of all `holdings`
-  std::atomic<uint64_t> inherited;  // of the dead, and nobody was told yet
+  std::atomic<int64_t> added;        // units released less those consumed
+  std::atomic<uint64_t> held;        // the sum of all `holdings`
+  std::atomic<uint64_t> inherited;   // of the dead, and nobody was told yet
   std::atomic<uint32_t> holder_end;  // more than any index used; only grows
-  uint32_t reserved[3];
+  uint32_t reserved;
   // How many units a participant holds: its epoch << 32 | the number.
   std::atomic<uint64_t> holdings[Segment::kMaxParticipants];
 };

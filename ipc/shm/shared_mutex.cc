@@ -89,8 +89,10 @@ absl::Status SharedMutex::AcquireSharedFor(absl::Duration timeout) {
   const Deadline deadline = Deadline::After(timeout);
   while (true) {
     absl::Status status = header()->writer.AwaitFree(segment(), deadline);
-    if (!status.ok()) return status;
-    if (Enter(*self)) return absl::OkStatus();
+    const bool entered = status.ok() && Enter(*self);
+    if (status.ok() && !entered) continue;
+    header()->writer.EndWait();
+    return status;
   }
 }
 
@@ -100,27 +102,32 @@ absl::Status SharedMutex::UnlockShared() {
   return absl::OkStatus();
 }
 
-// False if there is a writer, which sees that we are not there. REQUIRES: `self`
-// is this process.
+// False if there is a writer, which sees that we are not there. REQUIRES:
+// `self` is this process.
 bool SharedMutex::Enter(Participant self) {
   internal::SharedMutexHeader& header = *this->header();
-  // All of these are seq_cst: a writer takes the lock, then reads reader_end and
-  // the counts; we write both, then read the lock. In the one order of them all
-  // either the writer sees our count or we see that the lock is taken.
+  const auto is_taken = [&](std::memory_order order) {
+    return (header.writer.word.load(order) & RobustLock::kOwner) != 0;
+  };
+  // Relaxed: it saves the rest, no more.
+  if (is_taken(std::memory_order_relaxed)) return false;
+  // All of these are seq_cst: a writer takes the lock, then reads reader_end
+  // and the counts; we write both, then read the lock. In the one order of them
+  // all either the writer sees our count or we see that the lock is taken.
   uint32_t end = header.reader_end.load(std::memory_order_relaxed);
   while (end <= self.index &&
          !header.reader_end.compare_exchange_weak(end, self.index + 1)) {
   }
   std::atomic<uint64_t>& word = header.readers[self.index].word;
   uint64_t seen = word.load(std::memory_order_relaxed);
-  // What a dead process has left at this index is of another epoch: overwritten.
-  // So is nonsense.
+  // What a dead process has left at this index is of another epoch:
+  // overwritten. So is nonsense.
   while (!word.compare_exchange_weak(
       seen, EpochOf(seen) == self.epoch && CountOf(seen) != kWaiting - 1
                 ? seen + 1
                 : uint64_t{self.epoch} << 32 | 1)) {
   }
-  if ((header.writer.word.load() & RobustLock::kOwner) == 0) return true;
+  if (!is_taken(std::memory_order_seq_cst)) return true;
   Leave(self);
   return false;
 }

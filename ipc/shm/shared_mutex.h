@@ -32,10 +32,10 @@
 // How: writers take a RobustLock. Each process has a count of its own of those
 // in it that read, in a cache line of its own, so readers of different
 // processes do not slow each other down ("Big-reader locks", as in Linux 2.4's
-// brlock). A reader raises its count and then looks for a writer; a writer takes
-// the lock and then waits for each count to become zero: one of the two sees
-// the other. That makes 16 KiB, and a writer look at one line for each process
-// that has ever read.
+// brlock). A reader raises its count and then looks for a writer; a writer
+// takes the lock and then waits for each count to become zero: one of the two
+// sees the other. That makes 16 KiB, and a writer look at one line for each
+// process that has ever read.
 //
 // Fork, threads, lifetime: as with Mutex (ipc/shm/mutex.h).
 #ifndef IPC_SHM_SHARED_MUTEX_H_
@@ -79,7 +79,7 @@ struct SharedMutexHeader {
   RobustLock writer;
   // At least one more than the index of any process that has read; only grows.
   std::atomic<uint32_t> reader_end;
-  uint32_t reserved[11];
+  uint32_t reserved[9];
   ReaderCount readers[Segment::kMaxParticipants];
 };
 static_assert(sizeof(SharedMutexHeader) ==

@@ -100,10 +100,10 @@ class Value {
   absl::StatusOr<T> Update(Fn fn,
                            absl::Duration timeout = absl::InfiniteDuration());
 
-  // For WaitForChange: another number whenever the value is another one. Above 8
-  // bytes it counts the Stores, 0 if there was none, modulo 2^64. Up to 8 bytes
-  // it means nothing in itself, and to store the same value again, or another
-  // one and then the same, changes nothing.
+  // For WaitForChange: another number whenever the value is another one. Above
+  // 8 bytes it counts the Stores, 0 if there was none, modulo 2^64. Up to 8
+  // bytes it means nothing in itself, and to store the same value again, or
+  // another one and then the same, changes nothing.
   uint64_t version() const {
     // Acquire pairs with the release in VersionSignal.
     return header()->signal.word.load(std::memory_order_acquire);
@@ -214,7 +214,8 @@ absl::Status Value<T>::LoadInto(T& to) const {
 template <SharedMemorySafe T>
 absl::Status Value<T>::Store(const T& value, absl::Duration timeout) {
   if constexpr (kIsSmall) {
-    if (signal_ == nullptr) [[unlikely]] return segment_.Self().status();
+    if (signal_ == nullptr) [[unlikely]]
+      return segment_.Self().status();
     signal_->Publish(ToBits(value));
     return absl::OkStatus();
   } else {

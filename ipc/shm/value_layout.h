@@ -6,7 +6,7 @@
 //        8  the value, zero-extended  version     see version_signal.h
 //       16  event, waiting            the same
 //       24  -                         lock        of writers; robust_lock.h
-//       32  -                         -           zero
+//       40  -                         -           zero
 //       64  the end                   copies      see versioned_copies.h
 #ifndef IPC_SHM_VALUE_LAYOUT_H_
 #define IPC_SHM_VALUE_LAYOUT_H_
@@ -25,7 +25,7 @@ struct ValueHeader {
   std::atomic<uint64_t> layout;
   VersionSignal signal;
   RobustLock lock;
-  uint64_t reserved[4];
+  uint64_t reserved[3];
 };
 static_assert(sizeof(ValueHeader) == kObjectHeaderSize);
 static_assert(offsetof(ValueHeader, signal) == 8);

@@ -6,11 +6,12 @@
 //                     would leak when a sleeper is killed
 //
 // The sleeper: load event, set waiting, check the word again, sleep on event.
-// The waker: change the word; only if waiting is set: clear it, bump event, wake
-// all. At least one of them sees the other, by a fence between store and load
-// on both sides, for which the sleeper alone pays (ipc/base/asymmetric_fence.h):
-// it is about to sleep anyway. A waker that clears the flag of a sleeper that
-// came late changes the event it sleeps on, so that it looks again.
+// The waker: change the word; only if waiting is set: clear it, bump event,
+// wake all. At least one of them sees the other, by a fence between store and
+// load on both sides, for which the sleeper alone pays
+// (ipc/base/asymmetric_fence.h): it is about to sleep anyway. A waker that
+// clears the flag of a sleeper that came late changes the event it sleeps on,
+// so that it looks again.
 //
 // Parks end after kPark at the latest. A waker that was killed between change
 // and wake, and a sleeper that cannot set the flag because it maps the memory
@@ -63,7 +64,8 @@ struct VersionSignal {
   void WakeIfWaiting() {
     LightFence();
     // Relaxed: see above.
-    if (waiting.load(std::memory_order_relaxed) != 0) [[unlikely]] Wake();
+    if (waiting.load(std::memory_order_relaxed) != 0) [[unlikely]]
+      Wake();
   }
   void Wake();
 };

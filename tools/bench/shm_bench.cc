@@ -142,8 +142,7 @@ std::vector<Table> Numbers() {
   const Target target = {.rate_at_least = 1 / 1.5};
   const Row load = {"Value<int64_t>::Load", [] {
                       auto value = Get(Value<int64_t>::CreateAnonymous(7));
-                      return MeasureLoops(timing,
-                                          [&] { Use(*value.Load()); });
+                      return MeasureLoops(timing, [&] { Use(*value.Load()); });
                     }};
   const Row bare_load = {"relaxed atomic load",
                          [] {
@@ -156,9 +155,8 @@ std::vector<Table> Numbers() {
   const Row store = {"Value<int64_t>::Store", [] {
                        auto value = Get(Value<int64_t>::CreateAnonymous(7));
                        int64_t n = 0;
-                       return MeasureLoops(timing, [&] {
-                         Use(value.Store(++n).ok());
-                       });
+                       return MeasureLoops(timing,
+                                           [&] { Use(value.Store(++n).ok()); });
                      }};
   const Row bare_store = {"relaxed atomic store",
                           [] {
@@ -177,21 +175,20 @@ std::vector<Table> Numbers() {
                       }};
   const Row bare_update = {"atomic fetch_add", [] {
                              Shared<std::atomic<int64_t>> value(7);
-                             return MeasureLoops(timing, [&] {
-                               Use(value->fetch_add(1));
-                             });
+                             return MeasureLoops(
+                                 timing, [&] { Use(value->fetch_add(1)); });
                            }};
   const Row pthread = NumberUnder<PthreadMutex>("pthread mutex", false);
   const Row robust = NumberUnder<PthreadMutex>("pthread mutex, robust", true);
   const Row boost = NumberUnder<boost::interprocess::interprocess_mutex>(
       "Boost interprocess_mutex");
-  return {{.title = "Value of 8 bytes, load",
-           .rows = {load, bare_load, pthread, robust, boost,
-                    PythonValue("load")}},
-          {.title = "Value of 8 bytes, store",
-           .rows = {store, bare_store, pthread, robust, boost,
-                    PythonValue("store")}},
-          {.title = "Value of 8 bytes, update", .rows = {update, bare_update}}};
+  return {
+      {.title = "Value of 8 bytes, load",
+       .rows = {load, bare_load, pthread, robust, boost, PythonValue("load")}},
+      {.title = "Value of 8 bytes, store",
+       .rows = {store, bare_store, pthread, robust, boost,
+                PythonValue("store")}},
+      {.title = "Value of 8 bytes, update", .rows = {update, bare_update}}};
 }
 
 // A writer that does nothing but store, or none.
@@ -203,8 +200,7 @@ Figures MeasureSnapshot(bool with_writer, const Load& load,
 }
 
 Row ValueSnapshot(bool with_writer, bool into) {
-  return {into ? "Value<4 KiB>::LoadInto" : "Value<4 KiB>::Load",
-          [=] {
+  return {into ? "Value<4 KiB>::LoadInto" : "Value<4 KiB>::Load", [=] {
             auto value = Get(Value<Block>::CreateAnonymous());
             Block block = {};
             const auto store = [&] {
@@ -322,15 +318,13 @@ std::vector<Table> Uncontended() {
                       }};
   const Row guard = {"Mutex, by a Guard", [] {
                        auto mutex = Get(Mutex::CreateAnonymous());
-                       return MeasureLoops(timing,
-                                           [&] { Use(mutex.Lock()); });
+                       return MeasureLoops(timing, [&] { Use(mutex.Lock()); });
                      }};
-  const Row permit = {"BoundedSemaphore", [] {
-                        auto semaphore =
-                            Get(BoundedSemaphore::CreateAnonymous(4));
-                        return MeasureLoops(
-                            timing, [&] { Use(semaphore.Acquire()); });
-                      }};
+  const Row permit = {
+      "BoundedSemaphore", [] {
+        auto semaphore = Get(BoundedSemaphore::CreateAnonymous(4));
+        return MeasureLoops(timing, [&] { Use(semaphore.Acquire()); });
+      }};
   using boost::interprocess::interprocess_mutex;
   using boost::interprocess::interprocess_sharable_mutex;
   return {{.title = "lock and unlock, uncontended",
@@ -387,18 +381,17 @@ std::vector<Table> Contended() {
     tables.push_back(
         {.title = by_turns ? "a mutex contended by two processes, in turns"
                            : "a mutex contended by two processes",
-         .rows = {{"Mutex",
-                   [=] {
-                     auto mutex = Get(Mutex::CreateAnonymous());
-                     return MeasureContended(mutex, by_turns);
-                   }},
-                  OtherContended<PthreadMutex>("pthread mutex, robust",
-                                               by_turns,
-                                               {.rate_at_least = 1}, true),
-                  OtherContended<PthreadMutex>("pthread mutex", by_turns, {},
-                                               false),
-                  OtherContended<boost::interprocess::interprocess_mutex>(
-                      "Boost mutex", by_turns, {})}});
+         .rows = {
+             {"Mutex",
+              [=] {
+                auto mutex = Get(Mutex::CreateAnonymous());
+                return MeasureContended(mutex, by_turns);
+              }},
+             OtherContended<PthreadMutex>("pthread mutex, robust", by_turns,
+                                          {.rate_at_least = 1}, true),
+             OtherContended<PthreadMutex>("pthread mutex", by_turns, {}, false),
+             OtherContended<boost::interprocess::interprocess_mutex>(
+                 "Boost mutex", by_turns, {})}});
   }
   return tables;
 }
@@ -437,28 +430,33 @@ std::vector<Table> Readers() {
     Role other;
   };
   std::vector<Table> tables;
-  for (const Case& c :
-       {Case{"a shared mutex, a reader beside another reader", Role::kRead,
-             Role::kRead},
-        Case{"a shared mutex, a reader beside a writer", Role::kRead,
-             Role::kWrite},
-        Case{"a shared mutex, a writer beside a reader", Role::kWrite,
-             Role::kRead},
-        Case{"a shared mutex, a writer beside another writer", Role::kWrite,
-             Role::kWrite}}) {
+  for (const Case& c : {Case{"a shared mutex, a reader beside another reader",
+                             Role::kRead, Role::kRead},
+                        Case{"a shared mutex, a reader beside a writer",
+                             Role::kRead, Role::kWrite},
+                        Case{"a shared mutex, a writer beside a reader",
+                             Role::kWrite, Role::kRead},
+                        Case{"a shared mutex, a writer beside another writer",
+                             Role::kWrite, Role::kWrite}}) {
     tables.push_back(
         {.title = c.title,
-         .rows = {{"SharedMutex",
-                   [c] {
-                     auto mutex = Get(SharedMutex::CreateAnonymous());
-                     return MeasureReaders(mutex, c.counted, c.other);
-                   }},
-                  {"Boost sharable mutex",
-                   [c] {
-                     Shared<BoostSharableMutex> mutex;
-                     return MeasureReaders(*mutex, c.counted, c.other);
-                   },
-                   {.rate_at_least = 20}}}});
+         .rows = {
+             {"SharedMutex",
+              [c] {
+                auto mutex = Get(SharedMutex::CreateAnonymous());
+                return MeasureReaders(mutex, c.counted, c.other);
+              }},
+             {"Boost sharable mutex",
+              [c] {
+                Shared<BoostSharableMutex> mutex;
+                return MeasureReaders(*mutex, c.counted, c.other);
+              },
+              // With a writer that comes again and again, a reader of Boost's
+              // waits 11 us. Beside a reader its writer is faster: it lets
+              // hardly any reader in.
+              {.rate_at_least =
+                   c.counted == Role::kRead && c.other == Role::kWrite ? 20.0
+                                                                       : 0}}}});
   }
   return tables;
 }

@@ -147,8 +147,7 @@ TEST_F(BarrierTest, Timeout) {
       while (!*barrier_.IsBroken()) std::this_thread::yield();
       return absl::IsAborted(barrier_.Wait(kPatience).status());
     }
-    const absl::Status status =
-        barrier_.Wait(absl::Milliseconds(100)).status();
+    const absl::Status status = barrier_.Wait(absl::Milliseconds(100)).status();
     if (absl::IsDeadlineExceeded(status)) result(1)++;
     return absl::IsDeadlineExceeded(status) || absl::IsAborted(status);
   }));
@@ -171,8 +170,8 @@ TEST_F(BarrierTest, PartiesAreChecked) {
 
 TEST_F(BarrierTest, TheDeathOfOneWhoWaitsBreaksIt) {
   Barrier barrier = *Barrier::CreateAnonymous(uint32_t{3});
-  Child victim = Child::Fork(
-      [&](Child::Side) { return barrier.Wait().ok() ? 0 : 1; });
+  Child victim =
+      Child::Fork([&](Child::Side) { return barrier.Wait().ok() ? 0 : 1; });
   while (*barrier.ApproximateWaiting() < 1) std::this_thread::yield();
   Child other = Child::Fork([&](Child::Side) {
     const absl::Status status = barrier.Wait(kPatience).status();
@@ -198,8 +197,8 @@ TEST_F(BarrierTest, TheDeathOfOneWhoWaitsBreaksIt) {
 // died.
 TEST_F(BarrierTest, TheLastToComeFindsTheDead) {
   Barrier barrier = *Barrier::CreateAnonymous(uint32_t{2});
-  Child victim = Child::Fork(
-      [&](Child::Side) { return barrier.Wait().ok() ? 0 : 1; });
+  Child victim =
+      Child::Fork([&](Child::Side) { return barrier.Wait().ok() ? 0 : 1; });
   while (*barrier.ApproximateWaiting() < 1) std::this_thread::yield();
   victim.Kill();
   EXPECT_THAT(barrier.Wait(kPatience),

@@ -36,9 +36,7 @@ class ConditionTest : public ::testing::Test {
     ASSERT_THAT(permit->Consume(), IsOk());
   }
   // When nobody is left to wake within a while.
-  bool NobodyElseWoke() {
-    return !woken_.Acquire(absl::Milliseconds(30)).ok();
-  }
+  bool NobodyElseWoke() { return !woken_.Acquire(absl::Milliseconds(30)).ok(); }
 
   Segment segment_ = *Segment::CreateAnonymous(1 << 16);
   M mutex_ = *M::Attach(segment_, 0);
@@ -180,8 +178,7 @@ TYPED_TEST(ConditionTest, WaitforTimeout) {
 // CPython: test_wait_result
 TYPED_TEST(ConditionTest, WaitResult) {
   const std::lock_guard<TypeParam> lock(this->mutex_);
-  EXPECT_FALSE(
-      this->condition_.Wait(this->mutex_, absl::ZeroDuration()).ok());
+  EXPECT_FALSE(this->condition_.Wait(this->mutex_, absl::ZeroDuration()).ok());
   Child child = Child::Fork([&](Child::Side) {
     const std::lock_guard<TypeParam> lock(this->mutex_);
     return this->condition_.Notify().ok() ? 0 : 1;

@@ -179,8 +179,7 @@ TYPED_TEST(AnyMutexTest, ToReleaseWhatIsNotHeldIsAnError) {
 }
 
 TYPED_TEST(AnyMutexTest, MappedForReadingIsAnError) {
-  Segment segment =
-      *Segment::FromFd(Dup(this->mutex_.fd()), Access::kRead);
+  Segment segment = *Segment::FromFd(Dup(this->mutex_.fd()), Access::kRead);
   TypeParam mutex = *TypeParam::Attach(segment, 0);
   EXPECT_THAT(mutex.Lock(),
               StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("")));

@@ -80,9 +80,9 @@ TEST(SemaphoreTest, Timeout) {
 
 TEST(SemaphoreTest, TheNumberOfUnitsHasToBeTheSame) {
   Semaphore semaphore = *Semaphore::CreateAnonymous(2);
-  EXPECT_THAT(Semaphore::FromFd(
-                  UniqueFd(fcntl(semaphore.fd(), F_DUPFD_CLOEXEC, 0)), 3),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("")));
+  EXPECT_THAT(
+      Semaphore::FromFd(UniqueFd(fcntl(semaphore.fd(), F_DUPFD_CLOEXEC, 0)), 3),
+      StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("")));
   EXPECT_THAT(Semaphore::CreateAnonymous(uint64_t{1} << 31),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("")));
   Semaphore full = *Semaphore::CreateAnonymous((uint64_t{1} << 31) - 1);
@@ -170,8 +170,7 @@ TEST(SemaphoreTest, NeverMoreHoldersThanUnits) {
   constexpr int kTimes = 2000;
   BoundedSemaphore semaphore = *BoundedSemaphore::CreateAnonymous(2);
   Segment memory = *Segment::CreateAnonymous(64);
-  auto& inside =
-      *reinterpret_cast<std::atomic<int>*>(memory.bytes().data());
+  auto& inside = *reinterpret_cast<std::atomic<int>*>(memory.bytes().data());
   const auto work = [&] {
     for (int i = 0; i < kTimes; ++i) {
       const auto permit = semaphore.Acquire(kPatience);

@@ -8,10 +8,10 @@
 
 #include <array>
 #include <cstdint>
-#include <type_traits>
 #include <cstring>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
