@@ -40,12 +40,16 @@ absl::Status CheckFitsMachine(absl::string_view name, size_t size) {
                    ": this machine has only ", total));
 }
 
-absl::StatusOr<UniqueFd> CreateMemory(absl::string_view name, size_t size) {
+namespace {
+
+absl::StatusOr<UniqueFd> CreateMemfd(absl::string_view name, size_t size,
+                                     unsigned flags) {
   if (absl::Status status = CheckFitsMachine(name, size); !status.ok()) {
     return status;
   }
   const std::string c_name(name);
-  UniqueFd fd(memfd_create(c_name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  UniqueFd fd(
+      memfd_create(c_name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING | flags));
   if (!fd.ok()) return PosixError(errno, absl::StrCat("memfd_create ", name));
   // Unlike ftruncate, allocates: a lack of memory shows here, not as SIGBUS at
   // some later store.
@@ -57,6 +61,29 @@ absl::StatusOr<UniqueFd> CreateMemory(absl::string_view name, size_t size) {
     return PosixError(errno, absl::StrCat("sealing the size of ", name));
   }
   return fd;
+}
+
+}  // namespace
+
+absl::StatusOr<UniqueFd> CreateMemory(absl::string_view name, size_t size) {
+  return CreateMemfd(name, size, 0);
+}
+
+absl::StatusOr<UniqueFd> CreateHugeMemory(absl::string_view name, size_t size) {
+  // Of whatever size a huge page is here, which is what stat says of an empty
+  // file of them.
+  UniqueFd probe(memfd_create("parley-probe", MFD_CLOEXEC | MFD_HUGETLB));
+  struct stat stat;
+  if (!probe.ok() || fstat(probe.get(), &stat) != 0) {
+    return absl::UnavailableError("this machine has no huge pages");
+  }
+  const size_t page = static_cast<size_t>(stat.st_blksize);
+  if (size > SIZE_MAX - page) return CheckFitsMachine(name, SIZE_MAX);
+  absl::StatusOr<UniqueFd> fd =
+      CreateMemfd(name, (size + page - 1) / page * page, MFD_HUGETLB);
+  if (fd.ok()) return fd;
+  return absl::UnavailableError(absl::StrCat(
+      "too few free huge pages (vm.nr_hugepages): ", fd.status().message()));
 }
 
 namespace {

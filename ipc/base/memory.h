@@ -57,6 +57,11 @@ absl::Status CheckFitsMachine(absl::string_view name, size_t size);
 // `name` is for /proc/PID/maps only and need not be unique.
 absl::StatusOr<UniqueFd> CreateMemory(absl::string_view name, size_t size);
 
+// The same in huge pages, of which it takes as many as it needs, whole ones: so
+// it may be larger. Unavailable if the machine keeps none free (see
+// vm.nr_hugepages in Documentation/admin-guide/mm/hugetlbpage.rst of Linux).
+absl::StatusOr<UniqueFd> CreateHugeMemory(absl::string_view name, size_t size);
+
 // The size in bytes of the file behind `fd`. FailedPrecondition if it is an
 // anonymous file whose size is not sealed: its owner could shrink it under us.
 // (That of a named one can, too; see named_memory.h for who that is.)

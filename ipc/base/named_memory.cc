@@ -1,10 +1,12 @@
 #include "ipc/base/named_memory.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <string>
 
 #include "absl/strings/match.h"
@@ -45,13 +47,39 @@ absl::StatusOr<UniqueFd> CreateUnnamedFile(size_t size) {
   if (!fd.ok()) {
     return PosixError(errno, absl::StrCat("making a file in ", kDirectory));
   }
-  if (RetryOnEintr([&] {
-        return fallocate(fd.get(), 0, 0, static_cast<off_t>(size));
-      }) != 0) {
-    return PosixError(
-        errno, absl::StrCat("allocating ", size, " bytes in ", kDirectory));
-  }
+  if (auto status = AllocateFile(fd.get(), size); !status.ok()) return status;
   return fd;
+}
+
+absl::Status AllocateFile(int fd, size_t size) {
+  if (RetryOnEintr(
+          [&] { return fallocate(fd, 0, 0, static_cast<off_t>(size)); }) == 0) {
+    return absl::OkStatus();
+  }
+  return PosixError(
+      errno, absl::StrCat("allocating ", size, " bytes in ", kDirectory));
+}
+
+bool HasName(int fd) {
+  struct stat stat;
+  return fstat(fd, &stat) == 0 && stat.st_nlink > 0;
+}
+
+absl::StatusOr<std::vector<std::string>> ListNamedMemory() {
+  DIR* const directory = opendir(kDirectory);
+  if (directory == nullptr) {
+    return PosixError(errno, absl::StrCat("listing ", kDirectory));
+  }
+  std::vector<std::string> names;
+  while (const dirent* entry = readdir(directory)) {
+    const std::string name = entry->d_name;
+    if (CheckMemoryName(name).ok() && OpenNamedMemory(name).ok()) {
+      names.push_back(name);
+    }
+  }
+  closedir(directory);
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 absl::Status PublishMemory(int fd, absl::string_view name) {

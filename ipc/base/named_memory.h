@@ -22,6 +22,8 @@
 #define IPC_BASE_NAMED_MEMORY_H_
 
 #include <cstddef>
+#include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -39,6 +41,17 @@ absl::StatusOr<UniqueFd> CreateUnnamedFile(size_t size);
 
 // Names what CreateUnnamedFile has made. AlreadyExists if the name is taken.
 absl::Status PublishMemory(int fd, absl::string_view name);
+
+// Allocates what another program has left out, such as one that called
+// ftruncate only: touched later, it might be SIGBUS. ResourceExhausted if there
+// is no room.
+absl::Status AllocateFile(int fd, size_t size);
+
+// Whether the file has a name, or it was removed.
+bool HasName(int fd);
+
+// The names in /dev/shm of all files that OpenNamedMemory would open now.
+absl::StatusOr<std::vector<std::string>> ListNamedMemory();
 
 // NotFound if there is none; PermissionDenied if it is another user's, others
 // may access it, or it is a symbolic link; InvalidArgument if it is no file.

@@ -31,13 +31,52 @@ struct flock LockOf(uint32_t index) {
   return lock;
 }
 
+absl::StatusOr<bool> SetLock(int fd, int16_t type, off_t begin, off_t length) {
+  struct flock lock = {};  // OFD locks want l_pid == 0
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = begin;
+  lock.l_len = length;
+  if (fcntl(fd, F_OFD_SETLK, &lock) == 0) return true;
+  if (errno == EAGAIN || errno == EACCES) return false;
+  return PosixError(errno, absl::StrCat("locking fd ", fd));
+}
+
+}  // namespace
+
+absl::Status ShareFile(int fd) {
+  const absl::StatusOr<bool> locked =
+      SetLock(fd, F_RDLCK, ParticipantTable::kLockOffset - 1, 1);
+  if (!locked.ok()) return locked.status();
+  if (*locked) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("the file of fd ", fd, " is being removed"));
+}
+
+absl::StatusOr<bool> ClaimFile(int fd) {
+  return SetLock(fd, F_WRLCK, ParticipantTable::kLockOffset - 1,
+                 off_t{ParticipantTable::kMaxCapacity} + 1);
+}
+
+bool IsFileShared(int fd) {
+  struct flock lock = LockOf(0);
+  lock.l_start -= 1;
+  lock.l_len = off_t{ParticipantTable::kMaxCapacity} + 1;
+  // When in doubt, it is.
+  return fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
+bool IsParticipantLocked(int fd, uint32_t index) {
+  struct flock lock = LockOf(index);
+  // When in doubt, alive.
+  return fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
 bool IsSameFile(int a, int b) {
   struct stat stat_a, stat_b;
   return fstat(a, &stat_a) == 0 && fstat(b, &stat_b) == 0 &&
          stat_a.st_dev == stat_b.st_dev && stat_a.st_ino == stat_b.st_ino;
 }
-
-}  // namespace
 
 // All Attachments of this process, for the fork handlers. The lock is held
 // across fork, so a child finds the list whole, and no attach half done.
@@ -230,9 +269,7 @@ bool Attachment::TryIndex(int lock_fd, uint32_t index) {
 }
 
 bool Attachment::IsLockedByOther(int lock_fd, uint32_t index) const {
-  struct flock lock = LockOf(index);
-  // When in doubt, alive.
-  return fcntl(lock_fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+  return IsParticipantLocked(lock_fd, index);
 }
 
 bool Attachment::ReapOne(uint32_t index) {

@@ -94,6 +94,9 @@ class ParticipantTable {
   };
 
   static constexpr off_t kLockOffset = off_t{1} << 62;
+  // No table is larger. The byte before those of the participants is for who
+  // uses the segment without being one, and shares a read lock on it.
+  static constexpr uint32_t kMaxCapacity = 1 << 20;
 
   // `words` are `capacity` words of the segment, zero when it is created, at
   // the same offset for all. `capacity` is the caller's own copy, already
@@ -115,6 +118,23 @@ class ParticipantTable {
   Word* words_;
   uint32_t capacity_;
 };
+
+// Whoever opens a file by its name holds one of these, or is a participant, so
+// that others see that it is used. Both are descriptions of the caller's own.
+
+// Shares the file until `fd` is closed. Unavailable while somebody has claimed
+// it.
+absl::Status ShareFile(int fd);
+// Claims the file for as long as `fd` is open: nobody can share it, or become a
+// participant, then. False if somebody does or is.
+absl::StatusOr<bool> ClaimFile(int fd);
+// Whether others share or claim it, or are participants.
+bool IsFileShared(int fd);
+// Whether the participant at `index` is another one than `fd`'s description,
+// and alive.
+bool IsParticipantLocked(int fd, uint32_t index);
+// Whether both lead to the same file.
+bool IsSameFile(int a, int b);
 
 class Attachment {
  public:

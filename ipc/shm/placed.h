@@ -38,6 +38,23 @@ class Placed {
     return Derived::Attach(*std::move(segment), 0, shape...);
   }
 
+  // One in a segment of its own under a name, and the one that has it; errors
+  // as Segment::Create and Open. Segment::Unlink removes the name.
+  template <typename... Shape>
+  static absl::StatusOr<Derived> Create(absl::string_view name,
+                                        Shape... shape) {
+    absl::StatusOr<Segment> segment =
+        Segment::Create(name, Derived::SizeBytes(shape...));
+    if (!segment.ok()) return segment.status();
+    return Derived::Attach(*std::move(segment), 0, shape...);
+  }
+  template <typename... Shape>
+  static absl::StatusOr<Derived> Open(absl::string_view name, Shape... shape) {
+    absl::StatusOr<Segment> segment = Segment::Open(name);
+    if (!segment.ok()) return segment.status();
+    return Derived::Attach(*std::move(segment), 0, shape...);
+  }
+
   // Owned by the segment; for other processes' FromFd if that holds nothing but
   // this.
   int fd() const { return segment_.fd(); }

@@ -2,12 +2,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cstdint>
 #include <cstring>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "ipc/base/deadline.h"
+#include "ipc/base/named_memory.h"
 #include "ipc/base/posix_error.h"
 #include "ipc/shm/segment_layout.h"
 
@@ -64,36 +71,170 @@ absl::Status CheckHeader(int fd, const SegmentHeader& header, size_t size) {
   return absl::OkStatus();
 }
 
-}  // namespace
+constexpr uint64_t kHeaderSize = HeaderSize(Segment::kMaxParticipants);
 
-absl::StatusOr<Segment> Segment::CreateAnonymous(size_t bytes) {
-  constexpr uint64_t kHeaderSize = HeaderSize(kMaxParticipants);
-  if (bytes > PTRDIFF_MAX - kHeaderSize) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("creating a shm segment of ", bytes,
-                     " bytes: more than an address space"));
-  }
-  const size_t size = kHeaderSize + bytes;
-  absl::StatusOr<UniqueFd> fd = CreateMemory("parley-shm", size);
-  if (!fd.ok()) return fd.status();
+// Of a file for so many bytes of a user.
+absl::StatusOr<size_t> FileSize(size_t bytes) {
+  // Far from overflow, whatever is added to it.
+  if (bytes <= PTRDIFF_MAX / 2) return kHeaderSize + bytes;
+  return absl::ResourceExhaustedError(
+      absl::StrCat("creating a shm segment of ", bytes,
+                   " bytes: more than an address space"));
+}
 
+absl::Status WriteHeader(int fd, size_t bytes) {
+  const absl::StatusOr<size_t> size = SizeOfMemory(fd);
+  if (!size.ok()) return size.status();
   SegmentHeader header = {};
   header.prefix.magic = SegmentPrefix::kMagic;
   header.prefix.kind = SegmentKind::kShm;
   header.prefix.abi_major = SegmentHeader::kAbiMajor;
   header.prefix.abi_minor = SegmentHeader::kAbiMinor;
-  header.total_size = size;
+  header.total_size = *size;
   header.user_size = bytes;
   header.header_size = kHeaderSize;
-  header.participant_capacity = kMaxParticipants;
+  header.participant_capacity = Segment::kMaxParticipants;
   header.byte_order = SegmentHeader::kByteOrder;
   header.word_size = sizeof(void*);
-  const ssize_t n = RetryOnEintr(
-      [&] { return pwrite(fd->get(), &header, sizeof(header), 0); });
-  if (n != sizeof(header)) {
-    return PosixError(n < 0 ? errno : EIO, "writing the header of a segment");
+  // Not by pwrite, which files of huge pages do not have.
+  const absl::StatusOr<Mapping> mapping = Mapping::Create(fd, *size);
+  if (!mapping.ok()) return mapping.status();
+  std::memcpy(mapping->data(), &header, sizeof(header));
+  return absl::OkStatus();
+}
+
+// For each of the participants that lives, or was killed, counts one.
+void Count(int fd, const SegmentHeader& header, Segment::Listing* listing) {
+  for (uint32_t i = 0; i < header.participant_capacity; ++i) {
+    uint64_t word;
+    const off_t offset = sizeof(header) + off_t{i} * 8;
+    if (pread(fd, &word, sizeof(word), offset) != sizeof(word)) return;
+    if (static_cast<uint32_t>(word) == 0) continue;  // FREE
+    if (IsParticipantLocked(fd, i)) {
+      ++listing->alive;
+    } else {
+      ++listing->dead;
+    }
+  }
+}
+
+// What is known of a named segment, behind an own description; or nothing if it
+// is none, such as a Queue.
+std::optional<Segment::Listing> Inspect(absl::string_view name, int fd) {
+  const absl::StatusOr<SegmentPrefix> prefix = ReadSegmentPrefix(fd);
+  const absl::StatusOr<size_t> size = SizeOfMemory(fd);
+  SegmentHeader header;
+  if (!prefix.ok() || !CheckKind(fd, *prefix).ok() || !size.ok() ||
+      pread(fd, &header, sizeof(header), 0) != sizeof(header) ||
+      !CheckHeader(fd, header, *size).ok()) {
+    return std::nullopt;
+  }
+  Segment::Listing listing = {.name = std::string(name),
+                              .bytes = header.user_size,
+                              .alive = 0,
+                              .dead = 0,
+                              .in_use = false};
+  Count(fd, header, &listing);
+  listing.in_use = IsFileShared(fd);
+  return listing;
+}
+
+}  // namespace
+
+absl::StatusOr<Segment> Segment::CreateAnonymous(size_t bytes,
+                                                 const Options& options) {
+  const absl::StatusOr<size_t> size = FileSize(bytes);
+  if (!size.ok()) return size.status();
+  absl::StatusOr<UniqueFd> fd = absl::UnavailableError("not asked for");
+  if (options.huge_pages) fd = CreateHugeMemory("parley-shm", *size);
+  if (absl::IsUnavailable(fd.status())) fd = CreateMemory("parley-shm", *size);
+  if (!fd.ok()) return fd.status();
+  if (absl::Status status = WriteHeader(fd->get(), bytes); !status.ok()) {
+    return status;
   }
   return FromFd(*std::move(fd));
+}
+
+absl::StatusOr<Segment> Segment::Create(absl::string_view name, size_t bytes) {
+  if (absl::Status status = CheckMemoryName(name); !status.ok()) return status;
+  const absl::StatusOr<size_t> size = FileSize(bytes);
+  if (!size.ok()) return size.status();
+  absl::StatusOr<UniqueFd> fd = CreateUnnamedFile(*size);
+  if (!fd.ok()) return fd.status();
+  if (absl::Status status = WriteHeader(fd->get(), bytes); !status.ok()) {
+    return status;
+  }
+  absl::StatusOr<Segment> segment = FromFd(*std::move(fd));
+  if (!segment.ok()) return segment;
+  // Last of all: nobody finds it before it is complete, and has a participant.
+  if (absl::Status status = PublishMemory(segment->fd(), name); !status.ok()) {
+    return status;
+  }
+  return segment;
+}
+
+absl::StatusOr<Segment> Segment::Open(absl::string_view name, Access access) {
+  // Again if it was removed after it was opened; then there is none, or another
+  // one. Who removes it has claimed it for some microseconds before, or longer
+  // if it is stopped.
+  constexpr absl::Duration kPause = absl::Microseconds(100);
+  const Deadline patience = Deadline::After(absl::Seconds(1));
+  while (true) {
+    absl::StatusOr<UniqueFd> fd = OpenNamedMemory(name);
+    if (!fd.ok()) return fd.status();
+    const absl::StatusOr<size_t> size = SizeOfMemory(fd->get());
+    if (!size.ok()) return size.status();
+    // Where a hole is, there would be SIGBUS if /dev/shm was full.
+    if (auto status = AllocateFile(fd->get(), *size); !status.ok()) {
+      return status;
+    }
+    const int raw_fd = fd->get();
+    if (absl::Status status = ShareFile(raw_fd); !status.ok()) {
+      if (patience.HasPassed()) return status;
+      if (HasName(raw_fd)) absl::SleepFor(kPause);
+      continue;
+    }
+    if (!HasName(raw_fd)) continue;
+    return FromFd(*std::move(fd), access);
+  }
+}
+
+absl::Status Segment::Unlink(absl::string_view name) {
+  return UnlinkNamedMemory(name);
+}
+
+absl::StatusOr<std::vector<Segment::Listing>> Segment::List() {
+  const absl::StatusOr<std::vector<std::string>> names = ListNamedMemory();
+  if (!names.ok()) return names.status();
+  std::vector<Listing> listings;
+  for (const std::string& name : *names) {
+    const absl::StatusOr<UniqueFd> fd = OpenNamedMemory(name);
+    if (!fd.ok()) continue;  // gone since
+    const std::optional<Listing> listing = Inspect(name, fd->get());
+    if (listing.has_value()) listings.push_back(*listing);
+  }
+  return listings;
+}
+
+absl::StatusOr<std::vector<std::string>> Segment::RemoveStale() {
+  const absl::StatusOr<std::vector<std::string>> names = ListNamedMemory();
+  if (!names.ok()) return names.status();
+  std::vector<std::string> removed;
+  for (const std::string& name : *names) {
+    const absl::StatusOr<UniqueFd> fd = OpenNamedMemory(name);
+    if (!fd.ok()) continue;
+    const std::optional<Listing> listing = Inspect(name, fd->get());
+    if (!listing.has_value() || listing->in_use || listing->dead == 0) continue;
+    // Nobody can begin to use it as long as we have it, and whoever opened it
+    // before finds that its name is gone.
+    const absl::StatusOr<bool> claimed = ClaimFile(fd->get());
+    if (!claimed.ok() || !*claimed) continue;
+    // The name might lead to another file meanwhile.
+    const absl::StatusOr<UniqueFd> same = OpenNamedMemory(name);
+    if (!same.ok() || !IsSameFile(same->get(), fd->get())) continue;
+    if (UnlinkNamedMemory(name).ok()) removed.push_back(name);
+  }
+  return removed;
 }
 
 absl::StatusOr<Segment> Segment::FromFd(UniqueFd fd, Access access) {
@@ -119,6 +260,9 @@ absl::StatusOr<Segment> Segment::FromFd(UniqueFd fd, Access access) {
   }
 
   auto state = std::make_shared<State>();
+  struct statfs file_system;
+  state->huge_pages = fstatfs(fd.get(), &file_system) == 0 &&
+                      file_system.f_type == HUGETLBFS_MAGIC;
   state->fd = std::move(fd);
   state->mapping = *std::move(mapping);
   std::byte* const base = state->mapping.data();
@@ -135,6 +279,18 @@ absl::StatusOr<Segment> Segment::FromFd(UniqueFd fd, Access access) {
     state->attachment = *std::move(attachment);
   }
   return Segment(std::move(state));
+}
+
+bool Segment::has_name() const { return HasName(fd()); }
+
+absl::Status Segment::SealForReaders() {
+  if (fcntl(fd(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) == 0) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("sealing shm segment, fd ", fd(),
+                   ": only an anonymous one that is not sealed yet can be (",
+                   strerror(errno), ")"));
 }
 
 absl::StatusOr<Participant> Segment::Self() const {

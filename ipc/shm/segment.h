@@ -10,6 +10,12 @@
 //   ... grant segment->fd() to another process, which calls
 //   absl::StatusOr<Segment> same = Segment::FromFd(std::move(fd));
 //
+// Or by a name, for processes of one user that share no descriptor:
+//
+//   absl::StatusOr<Segment> segment = Segment::Create("acme-scores", 4096);
+//   ... elsewhere:
+//   absl::StatusOr<Segment> same = Segment::Open("acme-scores");
+//
 // Zero is a valid state: whatever is placed in the user area is complete when
 // its bytes are zero. So nothing is ever under construction, and a process may
 // be killed at any instruction of creating or attaching without leaving
@@ -20,8 +26,14 @@
 // the memory, closes the descriptor and leaves the table of participants. The
 // memory itself lives for as long as any process maps it or has it open.
 //
+// A name comes after the segment it names is complete, and stays until Unlink,
+// or until RemoveStale finds that all who used it have been killed. It is a
+// file of /dev/shm; see ipc/base/named_memory.h.
+//
 // Distrust: everything that FromFd reads is checked once and copied to private
-// memory. The size of the file is sealed, so that no peer can cause a SIGBUS.
+// memory. The size of an anonymous segment is sealed, so that no peer can cause
+// a SIGBUS. That of a named one cannot be: another process of this user that
+// truncates the file kills whoever uses it then, as it could by a signal.
 //
 // Fork: a child may use the Segments it inherits; it is a participant of its
 // own from its first lock on. See ipc/base/participants.h for clone and vfork.
@@ -33,10 +45,13 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "ipc/base/memory.h"
 #include "ipc/base/participants.h"
@@ -55,9 +70,46 @@ class Segment {
   // How many processes may be attached for kReadWrite at a time.
   static constexpr uint32_t kMaxParticipants = 256;
 
+  struct Options {
+    // To be had only if the machine keeps some free; otherwise it is made of
+    // ordinary ones, see huge_pages(). The fewer pages, the fewer faults and
+    // misses of the TLB; but the size is rounded up to some MiB.
+    bool huge_pages = false;
+  };
+
   // A new memfd with `bytes` zeroed bytes for the user. ResourceExhausted if
   // there is no memory; it is allocated here, never at a later store.
-  static absl::StatusOr<Segment> CreateAnonymous(size_t bytes);
+  static absl::StatusOr<Segment> CreateAnonymous(size_t bytes) {
+    return CreateAnonymous(bytes, Options());
+  }
+  static absl::StatusOr<Segment> CreateAnonymous(size_t bytes,
+                                                 const Options& options);
+
+  // The same under a name. AlreadyExists if there is one; InvalidArgument if
+  // `name` is none; ResourceExhausted if /dev/shm is full.
+  static absl::StatusOr<Segment> Create(absl::string_view name, size_t bytes);
+  // NotFound if there is none; PermissionDenied if it belongs to another user,
+  // is open to others, or is a symbolic link; DataLoss if it was truncated;
+  // Unavailable if a process that was about to remove it is stopped; otherwise
+  // as FromFd.
+  static absl::StatusOr<Segment> Open(absl::string_view name,
+                                      Access access = Access::kReadWrite);
+  // Removes the name; who uses the segment keeps it. NotFound if there is none.
+  static absl::Status Unlink(absl::string_view name);
+
+  // What is in /dev/shm under a name and belongs to this user.
+  struct Listing {
+    std::string name;
+    size_t bytes;  // of the user area
+    int alive;     // participants that live
+    int dead;      // and those that were killed, as far as nobody has noticed
+    bool in_use;   // by participants, or others that map it for reading
+  };
+  static absl::StatusOr<std::vector<Listing>> List();
+  // Unlinks those that nobody uses and that somebody was killed using; returns
+  // their names. One that is used, or that all who used it have left in order,
+  // stays.
+  static absl::StatusOr<std::vector<std::string>> RemoveStale();
 
   // Maps the Segment behind `fd`, which it owns from now on; close-on-exec is
   // left as it is. InvalidArgument if that is something else, such as a pipe or
@@ -74,6 +126,16 @@ class Segment {
   // close-on-exec.
   int fd() const { return state_->fd.get(); }
   bool writable() const { return state_->attachment != nullptr; }
+  bool huge_pages() const { return state_->huge_pages; }
+  // Whether the segment has a name, be it another one than it was opened by.
+  // Always false of an anonymous one.
+  bool has_name() const;
+
+  // From now on nobody can map it for writing anew: FromFd only works for
+  // reading. Those who do already, this process among them, still write; so do
+  // their forked children. The kernel enforces it (F_SEAL_FUTURE_WRITE in
+  // fcntl(2)). FailedPrecondition for a named one.
+  absl::Status SealForReaders();
 
   // The following are for locks that live in the user area.
 
@@ -110,6 +172,7 @@ class Segment {
     absl::Span<std::byte> bytes;
     ParticipantTable participants{nullptr, 0};
     std::unique_ptr<Attachment> attachment;  // null if mapped for kRead
+    bool huge_pages = false;
   };
 
   explicit Segment(std::shared_ptr<const State> state)

@@ -2,7 +2,6 @@
 
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -66,13 +65,6 @@ Child::~Child() {
 }
 
 void Child::AwaitStop() const { Await(pid_, WSTOPPED | WEXITED); }
-
-bool Child::Step() const {
-  CheckThat(ptrace(PTRACE_SINGLESTEP, pid_, nullptr, nullptr) == 0,
-            "PTRACE_SINGLESTEP");
-  const siginfo_t info = Await(pid_, WSTOPPED | WEXITED);
-  return info.si_code != CLD_EXITED && info.si_code != CLD_KILLED;
-}
 
 void Child::Stop() const {
   kill(pid_, SIGSTOP);

@@ -51,10 +51,6 @@ class Child {
 
   // Returns when the child has stopped itself.
   void AwaitStop() const;
-  // Lets a child that is traced and stopped execute one instruction; false if
-  // it has exited by that.
-  bool Step() const;
-
   // SIGSTOP; returns when the child has stopped.
   void Stop() const;
   void Continue() const;

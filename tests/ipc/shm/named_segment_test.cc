@@ -1,0 +1,370 @@
+// Segments under a name, in the real /dev/shm; and in one of our own that is
+// small, in a mount namespace.
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ipc/base/unique_fd.h"
+#include "ipc/shm/array.h"
+#include "ipc/shm/mutex.h"
+#include "ipc/shm/segment.h"
+#include "ipc/shm/segment_layout.h"
+#include "ipc/shm/semaphore.h"
+#include "ipc/shm/value.h"
+#include "tests/ipc/shm/child.h"
+#include "tests/ipc/shm/status_matchers.h"
+
+namespace ipc::shm {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class NamedSegmentTest : public ::testing::Test {
+ protected:
+  ~NamedSegmentTest() override { unlink(path_.c_str()); }
+
+  bool Exists() const { return access(path_.c_str(), F_OK) == 0; }
+  // What List says of ours.
+  std::vector<Segment::Listing> Ours() const {
+    std::vector<Segment::Listing> ours;
+    const auto all = Segment::List();
+    EXPECT_THAT(all, IsOk());
+    for (const Segment::Listing& listing : *all) {
+      if (listing.name == name_) ours.push_back(listing);
+    }
+    return ours;
+  }
+
+  const std::string name_ = absl::StrCat("parley_named_segment_test_", getpid());
+  const std::string path_ = absl::StrCat("/dev/shm/", name_);
+};
+
+TEST_F(NamedSegmentTest, IsSharedByItsName) {
+  auto segment = Segment::Create(name_, 1000);
+  ASSERT_THAT(segment, IsOk());
+  EXPECT_EQ(segment->bytes().size(), 1000u);
+  EXPECT_TRUE(segment->has_name());
+  auto value = Value<int64_t>::Attach(*segment, 0);
+  ASSERT_THAT(value->Store(7), IsOk());
+  Child child = Child::Fork([&](Child::Side) {
+    auto same = Segment::Open(absl::StrCat("/", name_));
+    if (!same.ok()) return 1;
+    auto other = Value<int64_t>::Attach(*same, 0);
+    return other->Load().ok() && *other->Load() == 7 && other->Store(8).ok()
+               ? 0
+               : 2;
+  });
+  EXPECT_EQ(child.Wait(), 0);
+  EXPECT_THAT(value->Load(), IsOkAndHolds(8));
+
+  struct stat file;
+  ASSERT_EQ(stat(path_.c_str(), &file), 0);
+  EXPECT_EQ(file.st_mode & 07777, 0600u);
+  EXPECT_GE(file.st_blocks * 512, file.st_size) << "allocated";
+
+  EXPECT_THAT(Segment::Create(name_, 1000),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr(name_)));
+  auto reading = Segment::Open(name_, Access::kRead);
+  ASSERT_THAT(reading, IsOk());
+  EXPECT_FALSE(reading->writable());
+
+  EXPECT_THAT(Segment::Unlink(name_), IsOk());
+  EXPECT_FALSE(segment->has_name());
+  EXPECT_THAT(value->Load(), IsOkAndHolds(8)) << "who uses it keeps it";
+  EXPECT_THAT(Segment::Open(name_),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr(name_)));
+  EXPECT_THAT(Segment::Unlink(name_),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr(name_)));
+}
+
+TEST_F(NamedSegmentTest, LocksHaveNamesToo) {
+  auto semaphore = Semaphore::Create(name_, 1);
+  ASSERT_THAT(semaphore, IsOk());
+  EXPECT_THAT(Semaphore::Open(name_, 2),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("has layout")));
+  auto permit = semaphore->Acquire();
+  Child child = Child::Fork([&](Child::Side) {
+    auto same = Semaphore::Open(name_, 1);
+    return same.ok() && !same->Acquire(absl::ZeroDuration()).ok() ? 0 : 1;
+  });
+  EXPECT_EQ(child.Wait(), 0);
+}
+
+TEST_F(NamedSegmentTest, BadNames) {
+  for (const std::string& name : {std::string(), std::string("a/b"),
+                                  std::string(".."), std::string(300, 'x')}) {
+    EXPECT_THAT(Segment::Create(name, 64),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("name")));
+    EXPECT_THAT(Segment::Open(name),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("name")));
+  }
+}
+
+TEST_F(NamedSegmentTest, WhatItIsNot) {
+  // A squatter's file, too small, of other content.
+  std::ofstream(path_) << "hello";
+  ASSERT_EQ(chmod(path_.c_str(), 0600), 0);
+  EXPECT_THAT(Segment::Open(name_),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("is not a Parley segment")));
+  EXPECT_THAT(Segment::Create(name_, 64),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr(name_)));
+  ASSERT_EQ(chmod(path_.c_str(), 0666), 0);
+  EXPECT_THAT(Segment::Open(name_),
+              StatusIs(absl::StatusCode::kPermissionDenied,
+                       HasSubstr("nobody else may access it")));
+  ASSERT_EQ(unlink(path_.c_str()), 0);
+  ASSERT_EQ(symlink("/etc/passwd", path_.c_str()), 0);
+  EXPECT_THAT(Segment::Open(name_),
+              StatusIs(absl::StatusCode::kPermissionDenied,
+                       HasSubstr("symbolic link")));
+  ASSERT_EQ(unlink(path_.c_str()), 0);
+  ASSERT_EQ(mkdir(path_.c_str(), 0700), 0);
+  EXPECT_FALSE(Segment::Open(name_).ok());
+  ASSERT_EQ(rmdir(path_.c_str()), 0);
+  ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
+  EXPECT_FALSE(Segment::Open(name_).ok());
+}
+
+TEST_F(NamedSegmentTest, AnotherUsersIsRefused) {
+  { ASSERT_THAT(Segment::Create(name_, 64), IsOk()); }
+  if (chown(path_.c_str(), 12345, 12345) != 0) {
+    GTEST_SKIP() << "needs the right to give a file away: " << strerror(errno);
+  }
+  EXPECT_THAT(Segment::Open(name_),
+              StatusIs(absl::StatusCode::kPermissionDenied,
+                       HasSubstr("belongs to user 12345")));
+}
+
+TEST_F(NamedSegmentTest, TruncatedOrOfAnotherVersion) {
+  { ASSERT_THAT(Segment::Create(name_, 100'000), IsOk()); }
+  struct stat file;
+  ASSERT_EQ(stat(path_.c_str(), &file), 0);
+  for (const off_t size : {file.st_size - 1, off_t{4096}, off_t{63}, off_t{20},
+                           off_t{0}}) {
+    ASSERT_EQ(truncate(path_.c_str(), size), 0);
+    const auto segment = Segment::Open(name_);
+    EXPECT_THAT(segment.status().code(),
+                ::testing::AnyOf(absl::StatusCode::kDataLoss,
+                                 absl::StatusCode::kInvalidArgument,
+                                 absl::StatusCode::kFailedPrecondition))
+        << size << ": " << segment.status();
+  }
+  ASSERT_EQ(unlink(path_.c_str()), 0);
+  { ASSERT_THAT(Segment::Create(name_, 64), IsOk()); }
+  const uint16_t major = internal::SegmentHeader::kAbiMajor + 1;
+  const UniqueFd fd(open(path_.c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(pwrite(fd.get(), &major, sizeof(major), 12), 2);
+  EXPECT_THAT(Segment::Open(name_),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("has layout version 2.")));
+}
+
+// A hole would be SIGBUS if /dev/shm were full by the time it is touched.
+TEST_F(NamedSegmentTest, HolesAreFilledWhenItIsOpened) {
+  { ASSERT_THAT(Segment::Create(name_, 100'000), IsOk()); }
+  const UniqueFd fd(open(path_.c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                      8192, 65536),
+            0);
+  ASSERT_THAT(Segment::Open(name_), IsOk());
+  struct stat file;
+  ASSERT_EQ(fstat(fd.get(), &file), 0);
+  EXPECT_GE(file.st_blocks * 512, file.st_size);
+}
+
+TEST_F(NamedSegmentTest, AListTellsWhoUsesIt) {
+  EXPECT_EQ(Ours().size(), 0u);
+  auto segment = Segment::Create(name_, 4096);
+  ASSERT_THAT(segment, IsOk());
+  ASSERT_EQ(Ours().size(), 1u);
+  EXPECT_EQ(Ours()[0].bytes, 4096u);
+  EXPECT_EQ(Ours()[0].alive, 1);
+  EXPECT_EQ(Ours()[0].dead, 0);
+  EXPECT_TRUE(Ours()[0].in_use);
+  Child child = Child::Fork([&](Child::Side side) {
+    const auto same = Segment::Open(name_);
+    side.Tell();
+    side.Hear();
+    return same.ok() ? 0 : 1;
+  });
+  ASSERT_TRUE(child.Hear());
+  EXPECT_EQ(Ours()[0].alive, 2);
+  child.Kill();
+  EXPECT_EQ(Ours()[0].alive, 1);
+  EXPECT_EQ(Ours()[0].dead, 1);
+}
+
+TEST_F(NamedSegmentTest, OnlyTheStaleAreRemoved) {
+  Child creator = Child::Fork([&](Child::Side side) {
+    auto segment = Segment::Create(name_, 4096);
+    Mutex::Attach(*segment, 0)->lock();
+    side.Tell();
+    side.Hear();
+    return segment.ok() ? 0 : 1;
+  });
+  ASSERT_TRUE(creator.Hear());
+  EXPECT_THAT(Segment::RemoveStale(), IsOkAndHolds(Not(Contains(name_))))
+      << "it is alive";
+  creator.Stop();
+  EXPECT_THAT(Segment::RemoveStale(), IsOkAndHolds(Not(Contains(name_))))
+      << "it is stopped, not dead";
+  creator.Continue();
+  {
+    // One that only reads it keeps it, though it is no participant.
+    const auto reader = Segment::Open(name_, Access::kRead);
+    ASSERT_THAT(reader, IsOk());
+    creator.Kill();
+    EXPECT_THAT(Segment::RemoveStale(), IsOkAndHolds(Not(Contains(name_))));
+    EXPECT_TRUE(Exists());
+  }
+  EXPECT_THAT(Segment::RemoveStale(), IsOkAndHolds(Contains(name_)));
+  EXPECT_FALSE(Exists());
+  EXPECT_THAT(Segment::RemoveStale(), IsOkAndHolds(Not(Contains(name_))));
+}
+
+// Python's resource tracker removes what others still use, and what was left on
+// purpose.
+TEST_F(NamedSegmentTest, WhatWasLeftInOrderStays) {
+  Child creator = Child::Fork(
+      [&](Child::Side) { return Segment::Create(name_, 64).ok() ? 0 : 1; });
+  EXPECT_EQ(creator.Wait(), 0);
+  EXPECT_THAT(Segment::RemoveStale(), IsOkAndHolds(Not(Contains(name_))));
+  EXPECT_THAT(Segment::Open(name_), IsOk());
+}
+
+TEST_F(NamedSegmentTest, WhileOneIsRemovedOthersOpenTheNextOrNone) {
+  for (int i = 0; i < 50; ++i) {
+    Child creator = Child::Fork([&](Child::Side side) {
+      const auto segment = Segment::Create(name_, 64);
+      side.Tell();
+      side.Hear();
+      return 0;
+    });
+    ASSERT_TRUE(creator.Hear());
+    Child opener = Child::Fork([&](Child::Side side) {
+      side.Tell();
+      while (true) {
+        const auto segment = Segment::Open(name_);
+        if (absl::IsNotFound(segment.status())) return 0;
+        if (!segment.ok()) return 1;
+        if (!segment->has_name()) return 2;
+      }
+    });
+    ASSERT_TRUE(opener.Hear());
+    creator.Kill();
+    // In the moments when nobody has it open.
+    while (Exists()) ASSERT_THAT(Segment::RemoveStale(), IsOk());
+    ASSERT_EQ(opener.Wait(), 0);
+  }
+}
+
+TEST(SegmentSealTest, AfterItOnlyReadersCanCome) {
+  auto segment = Segment::CreateAnonymous(4096);
+  auto value = Value<int64_t>::Attach(*segment, 0);
+  const auto fd = [&] {
+    return UniqueFd(fcntl(segment->fd(), F_DUPFD_CLOEXEC, 0));
+  };
+  ASSERT_THAT(segment->SealForReaders(), IsOk());
+  EXPECT_FALSE(Segment::FromFd(fd()).ok());
+  auto reader = Segment::FromFd(fd(), Access::kRead);
+  ASSERT_THAT(reader, IsOk());
+  ASSERT_THAT(value->Store(9), IsOk()) << "its writer still writes";
+  EXPECT_THAT(Value<int64_t>::Attach(*reader, 0)->Load(), IsOkAndHolds(9));
+  EXPECT_EQ(write(fd().get(), "x", 1), -1);
+  EXPECT_THAT(segment->SealForReaders(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("")));
+}
+
+TEST(SegmentHugePagesTest, AreTakenWhereThereAreSome) {
+  const auto segment =
+      Segment::CreateAnonymous(100'000, {.huge_pages = true});
+  ASSERT_THAT(segment, IsOk());
+  std::ifstream file("/proc/sys/vm/nr_hugepages");
+  int available = 0;
+  file >> available;
+  printf("huge pages kept by the machine: %d, used: %s\n", available,
+         segment->huge_pages() ? "yes" : "no");
+  EXPECT_FALSE(available == 0 && segment->huge_pages());
+  EXPECT_EQ(segment->bytes().size(), 100'000u);
+  auto array = Array<uint64_t>::Attach(*segment, 0, 12'000);
+  ASSERT_THAT(array->Set(11'999, 7), IsOk());
+  EXPECT_THAT(array->Get(11'999), IsOkAndHolds(7u));
+}
+
+// In a child whose /dev/shm is a tmpfs of 1 MiB. Returns what `body` says, or
+// 77 if that cannot be done here.
+int WithSmallDevShm(const std::function<int()>& body) {
+  Child child = Child::Fork([&](Child::Side) {
+    const uid_t uid = geteuid();
+    if (unshare(CLONE_NEWNS | (uid == 0 ? 0 : CLONE_NEWUSER)) != 0) return 77;
+    if (uid != 0) {
+      std::ofstream("/proc/self/setgroups") << "deny";
+      std::ofstream("/proc/self/uid_map") << uid << " " << uid << " 1";
+    }
+    if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        mount("tmpfs", "/dev/shm", "tmpfs", 0, "size=1m") != 0) {
+      return 77;
+    }
+    return body();
+  });
+  return child.Wait();
+}
+
+TEST(SmallDevShmTest, AFullOneIsAnErrorAndNeverSigbus) {
+  const int result = WithSmallDevShm([] {
+    // Too large at once, and then a second one that does not fit any more.
+    if (Segment::Create("a", 2 << 20).status().code() !=
+        absl::StatusCode::kResourceExhausted) {
+      return 1;
+    }
+    auto first = Segment::Create("b", 700'000);
+    if (!first.ok()) return 2;
+    if (Segment::Create("c", 700'000).status().code() !=
+        absl::StatusCode::kResourceExhausted) {
+      return 3;
+    }
+    if (access("/dev/shm/a", F_OK) == 0 || access("/dev/shm/c", F_OK) == 0) {
+      return 4;
+    }
+    // Every byte of the first one is there.
+    memset(first->bytes().data(), 1, first->bytes().size());
+    // A file with a hole, for which there is no room: by somebody else's hand.
+    const UniqueFd fd(open("/dev/shm/b", O_RDWR | O_CLOEXEC));
+    if (fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 8192,
+                  600'000) != 0) {
+      return 5;
+    }
+    if (!Segment::Create("d", 600'000).ok()) return 6;
+    if (Segment::Open("b").status().code() !=
+        absl::StatusCode::kResourceExhausted) {
+      return 7;
+    }
+    return 0;
+  });
+  if (result == 77) GTEST_SKIP() << "no mount namespaces here";
+  EXPECT_EQ(result, 0);
+}
+
+}  // namespace
+}  // namespace ipc::shm

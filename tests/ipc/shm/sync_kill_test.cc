@@ -1,0 +1,781 @@
+// A process killed after every machine instruction of every operation of ipc/shm.
+// Afterwards the survivors go on within two park ticks, nothing is torn, nothing
+// is lost, and whoever has to be told of the death is.
+//
+//   bazel test -c opt //tests/ipc/shm:sync_kill_test
+//
+// Without -c opt there are several times as many instructions, and only every
+// eleventh is a point.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <shared_mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ipc/base/unique_fd.h"
+#include "ipc/shm/array.h"
+#include "ipc/shm/barrier.h"
+#include "ipc/shm/condition_variable.h"
+#include "ipc/shm/event.h"
+#include "ipc/shm/mutex.h"
+#include "ipc/shm/recursive_mutex.h"
+#include "ipc/shm/segment.h"
+#include "ipc/shm/semaphore.h"
+#include "ipc/shm/shared_mutex.h"
+#include "ipc/shm/value.h"
+#include "tests/ipc/shm/child.h"
+#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/kill_points.h"
+
+namespace ipc::shm {
+namespace {
+
+using testing::KillPoint;
+
+#ifdef __OPTIMIZE__
+constexpr int kStride = 1;
+#else
+constexpr int kStride = 11;
+#endif
+
+constexpr absl::Duration kTick = absl::Milliseconds(10);
+// Long enough never to pass unless something hangs.
+constexpr absl::Duration kPatience = absl::Seconds(20);
+
+using Block = std::array<uint64_t, 9>;
+constexpr size_t kElements = 4;
+
+Block Filled(uint64_t n) {
+  Block block;
+  block.fill(n);
+  return block;
+}
+
+template <typename Words>
+bool IsWhole(const Words& words) {
+  return std::all_of(words.begin(), words.end(),
+                     [&](uint64_t word) { return word == words[0]; });
+}
+
+// One of each, in a segment of their own, new for each kill.
+class World {
+ public:
+  World() {
+    small = *Value<int64_t>::Attach(segment, Take(Value<int64_t>::SizeBytes()));
+    large = *Value<Block>::Attach(segment, Take(Value<Block>::SizeBytes()));
+    array = *Array<uint64_t>::Attach(
+        segment, Take(Array<uint64_t>::SizeBytes(kElements)), kElements);
+    mutex = *Mutex::Attach(segment, Take(Mutex::SizeBytes()));
+    recursive =
+        *RecursiveMutex::Attach(segment, Take(RecursiveMutex::SizeBytes()));
+    shared = *SharedMutex::Attach(segment, Take(SharedMutex::SizeBytes()));
+    semaphore = *Semaphore::Attach(segment, Take(Semaphore::SizeBytes()), 2);
+    condition = *ConditionVariable::Attach(
+        segment, Take(ConditionVariable::SizeBytes()));
+    barrier = *Barrier::Attach(segment, Take(Barrier::SizeBytes(2)), 2);
+    event = *Event::Attach(segment, Take(Event::SizeBytes()));
+    guarded = reinterpret_cast<uint64_t*>(segment.bytes().data() + Take(64));
+  }
+
+  // What a lock guards: two words that are the same while nobody holds it.
+  void ChangeGuarded() const {
+    auto* const words = const_cast<volatile uint64_t*>(guarded);
+    words[0] = words[0] + 1;
+    words[1] = words[1] + 1;
+  }
+  bool IsGuardedWhole() const { return guarded[0] == guarded[1]; }
+  void RepairGuarded() const { guarded[1] = guarded[0]; }
+
+  // A third process that does `work` and is killed before it comes back.
+  void LeaveADead(const std::function<void()>& work) {
+    Child dead = Child::Fork([&](Child::Side side) {
+      work();
+      side.Tell();
+      side.Hear();
+      return 0;
+    });
+    ASSERT_TRUE(dead.Hear());
+    dead.Kill();
+  }
+  // A third process that lives, and waits for the condition with the mutex.
+  void StartWaiter() {
+    other.emplace(Child::Fork([&](Child::Side side) {
+      const std::lock_guard<Mutex> lock(*mutex);
+      side.Tell();
+      return condition->Wait(*mutex, kPatience).ok() ? 0 : 1;
+    }));
+    ASSERT_TRUE(other->Hear());
+    // Once it has given the mutex back it waits.
+    const std::lock_guard<Mutex> lock(*mutex);
+  }
+
+  Segment segment = *Segment::CreateAnonymous(1 << 16);
+  std::optional<Value<int64_t>> small;
+  std::optional<Value<Block>> large;
+  std::optional<Array<uint64_t>> array;
+  std::optional<Mutex> mutex;
+  std::optional<RecursiveMutex> recursive;
+  std::optional<SharedMutex> shared;
+  std::optional<Semaphore> semaphore;
+  std::optional<ConditionVariable> condition;
+  std::optional<Barrier> barrier;
+  std::optional<Event> event;
+  uint64_t* guarded;
+  std::optional<Segment> named;
+  std::optional<Child> other;
+  // What the parent holds until Wake.
+  std::function<void()> release;
+  // A unit that somebody holds.
+  std::optional<Permit> permit;
+
+ private:
+  size_t Take(size_t bytes) { return std::exchange(next_, next_ + bytes); }
+
+  size_t next_ = 0;
+};
+
+// What the survivors saw of an operation, over all its points.
+struct Observed {
+  // The commit is one instruction: what it has done once stays done.
+  void Effect(const KillPoint& point, bool done) {
+    EXPECT_TRUE(done || !point.completed);
+    if (point.astray) return;
+    EXPECT_FALSE(done && point.instructions == 0);
+    EXPECT_GE(done, had_effect);
+    had_effect |= done;
+  }
+
+  bool had_effect = false;
+  int told = 0;
+  int slow = 0;
+  absl::Duration slowest;
+};
+
+struct Operation {
+  std::string name;
+  // In the parent, before the fork.
+  std::function<void(World&)> arrange = [](World&) {};
+  // In the victim: before the first instruction that counts; and what it is
+  // killed in.
+  std::function<void(World&)> prepare = [](World&) {};
+  std::function<void(World&)> operate;
+  // In the parent while the victim sleeps; and after it was killed.
+  std::function<void(World&)> wake = nullptr;
+  std::function<void(World&, const KillPoint&, Observed&)> check;
+};
+
+class WorldCase : public testing::KillPointCase {
+ public:
+  WorldCase(const Operation& operation, Observed* observed)
+      : operation_(operation), observed_(observed) {
+    operation_.arrange(world_);
+  }
+  void Prepare() override {
+    (void)world_.segment.Self();  // a child attaches at its first call
+    operation_.prepare(world_);
+  }
+  void Operate() override { operation_.operate(world_); }
+  bool Wake() override {
+    if (operation_.wake == nullptr) return false;
+    operation_.wake(world_);
+    return true;
+  }
+  void Check(const KillPoint& point) override {
+    if (world_.release != nullptr) std::exchange(world_.release, nullptr)();
+    const absl::Time start = absl::Now();
+    operation_.check(world_, point, *observed_);
+    const absl::Duration took = absl::Now() - start;
+    observed_->slowest = std::max(observed_->slowest, took);
+    // Two ticks, and what a loaded machine takes besides.
+    observed_->slow += took > 2 * kTick + absl::Milliseconds(10) ? 1 : 0;
+  }
+
+ private:
+  const Operation& operation_;
+  Observed* const observed_;
+  World world_;
+};
+
+// The one after a death gets the lock, is told if it has to be, and no other
+// one is.
+template <typename M>
+void CheckLock(World& world, M& mutex, const KillPoint& point,
+               Observed& observed) {
+  {
+    auto guard = mutex.Lock(kPatience);
+    ASSERT_THAT(guard, IsOk());
+    const bool told = guard->previous_owner_died();
+    EXPECT_TRUE(told || world.IsGuardedWhole()) << "nobody is told";
+    EXPECT_FALSE(told && point.completed) << "nobody died with the lock";
+    observed.told += told ? 1 : 0;
+    world.RepairGuarded();
+  }
+  auto guard = mutex.Lock(kPatience);
+  ASSERT_THAT(guard, IsOk());
+  EXPECT_FALSE(guard->previous_owner_died()) << "told twice";
+}
+
+template <typename M>
+void HoldUntilWake(World& world, M& mutex) {
+  mutex.lock();
+  world.release = [&mutex] { mutex.unlock(); };
+}
+void Release(World& world) { std::exchange(world.release, nullptr)(); }
+
+std::vector<Operation> Values() {
+  const auto check_small = [](World& world, const KillPoint& point,
+                              Observed& observed) {
+    const int64_t now = *world.small->Load();
+    EXPECT_THAT(now, ::testing::AnyOf(1, 2));
+    observed.Effect(point, now == 2);
+    ASSERT_THAT(world.small->Store(3), IsOk());
+    EXPECT_THAT(world.small->Load(), IsOkAndHolds(3));
+  };
+  const auto check_large = [](World& world, const KillPoint& point,
+                              Observed& observed) {
+    const auto now = world.large->Load();
+    ASSERT_THAT(now, IsOk());
+    ASSERT_TRUE(IsWhole(*now)) << "torn";
+    EXPECT_THAT((*now)[0], ::testing::AnyOf(1u, 2u));
+    observed.Effect(point, (*now)[0] == 2);
+    ASSERT_THAT(world.large->Store(Filled(3), kPatience), IsOk());
+    EXPECT_THAT(world.large->Load(), IsOkAndHolds(Filled(3)));
+  };
+  const auto one = [](World& world) {
+    ASSERT_THAT(world.small->Store(1), IsOk());
+    ASSERT_THAT(world.large->Store(Filled(1)), IsOk());
+  };
+  const auto follow = [one](World& world) {
+    one(world);
+    world.other.emplace(Child::Fork([&](Child::Side side) {
+      const uint64_t seen = world.small->version();
+      side.Tell();
+      return world.small->WaitForChange(seen, kPatience).ok() ? 0 : 1;
+    }));
+    ASSERT_TRUE(world.other->Hear());
+  };
+  return {
+      {.name = "ValueStoreSmall",
+       .arrange = one,
+       .operate = [](World& world) { (void)world.small->Store(2); },
+       .check = check_small},
+      {.name = "ValueStoreSmallWithAFollower",
+       .arrange = follow,
+       .operate = [](World& world) { (void)world.small->Store(2); },
+       .check =
+           [check_small](World& world, const KillPoint& point,
+                         Observed& observed) {
+             check_small(world, point, observed);
+             EXPECT_EQ(world.other->Wait(), 0);
+           }},
+      {.name = "ValueUpdateSmall",
+       .arrange = one,
+       .operate =
+           [](World& world) {
+             (void)world.small->Update([](int64_t n) { return n + 1; });
+           },
+       .check = check_small},
+      {.name = "ValueStoreLarge",
+       .arrange = one,
+       .operate = [](World& world) { (void)world.large->Store(Filled(2)); },
+       .check = check_large},
+      {.name = "ValueUpdateLarge",
+       .arrange = one,
+       .operate =
+           [](World& world) {
+             (void)world.large->Update(
+                 [](const Block& block) { return Filled(block[0] + 1); });
+           },
+       .check = check_large},
+      {.name = "ValueWaitForChange",
+       .arrange = one,
+       .operate =
+           [](World& world) {
+             (void)world.small->WaitForChange(world.small->version());
+           },
+       .wake = [](World& world) { (void)world.small->Store(2); },
+       .check =
+           [](World& world, const KillPoint&, Observed&) {
+             ASSERT_THAT(world.small->Store(3), IsOk());
+             EXPECT_THAT(world.small->Load(), IsOkAndHolds(3));
+           }},
+      {.name = "ArrayLock",
+       .operate =
+           [](World& world) {
+             auto guard = world.array->Lock();
+             for (uint64_t& element : guard->span()) element = 2;
+           },
+       .check =
+           [](World& world, const KillPoint& point, Observed& observed) {
+             const auto snapshot = world.array->Snapshot();
+             if (snapshot.ok()) {
+               EXPECT_TRUE(IsWhole(*snapshot));
+             } else {
+               EXPECT_FALSE(point.completed) << snapshot.status();
+             }
+             {
+               auto guard = world.array->Lock(kPatience);
+               ASSERT_THAT(guard, IsOk());
+               const bool told = guard->previous_owner_died();
+               EXPECT_TRUE(told || IsWhole(guard->span()));
+               EXPECT_FALSE(told && point.completed);
+               observed.told += told ? 1 : 0;
+               for (uint64_t& element : guard->span()) element = 3;
+               guard->MarkConsistent();
+             }
+             EXPECT_FALSE(world.array->Lock()->previous_owner_died());
+             EXPECT_THAT(world.array->Snapshot(), IsOk());
+           }},
+  };
+}
+
+template <typename M>
+Operation LockOperation(const std::string& name, std::optional<M> World::*m) {
+  return {.name = name,
+          .operate =
+              [m](World& world) {
+                const std::lock_guard<M> lock(*(world.*m));
+                world.ChangeGuarded();
+              },
+          .check =
+              [m](World& world, const KillPoint& point, Observed& observed) {
+                CheckLock(world, *(world.*m), point, observed);
+              }};
+}
+
+// The heir of a dead holder, and one who sleeps until the lock is free.
+template <typename M>
+std::vector<Operation> LockOperations(const std::string& name,
+                                      std::optional<M> World::*m) {
+  const Operation lock = LockOperation<M>(name + "Lock", m);
+  Operation inherit = lock;
+  inherit.name = name + "Inherit";
+  inherit.arrange = [m](World& world) {
+    world.LeaveADead([&] { (world.*m)->lock(); });
+  };
+  Operation sleep = lock;
+  sleep.name = name + "LockSleeping";
+  sleep.arrange = [m](World& world) { HoldUntilWake(world, *(world.*m)); };
+  sleep.wake = Release;
+  return {lock, inherit, sleep};
+}
+
+std::vector<Operation> Mutexes() {
+  std::vector<Operation> all;
+  const auto add = [&](std::vector<Operation> more) {
+    for (Operation& operation : more) all.push_back(std::move(operation));
+  };
+  add(LockOperations<Mutex>("Mutex", &World::mutex));
+  add(LockOperations<RecursiveMutex>("RecursiveMutex", &World::recursive));
+  add(LockOperations<SharedMutex>("SharedMutex", &World::shared));
+  Operation twice =
+      LockOperation<RecursiveMutex>("RecursiveMutexTwice", &World::recursive);
+  twice.operate = [](World& world) {
+    const std::lock_guard<RecursiveMutex> outer(*world.recursive);
+    const std::lock_guard<RecursiveMutex> inner(*world.recursive);
+    world.ChangeGuarded();
+  };
+  all.push_back(twice);
+
+  Operation read =
+      LockOperation<SharedMutex>("SharedMutexLockShared", &World::shared);
+  read.operate = [](World& world) {
+    const std::shared_lock<SharedMutex> lock(*world.shared);
+  };
+  all.push_back(read);
+  Operation read_sleeping = read;
+  read_sleeping.name = "SharedMutexLockSharedSleeping";
+  read_sleeping.arrange = [](World& world) {
+    HoldUntilWake(world, *world.shared);
+  };
+  read_sleeping.wake = Release;
+  all.push_back(read_sleeping);
+  Operation expel = read;
+  expel.name = "SharedMutexLockSharedAfterADeadWriter";
+  expel.arrange = [](World& world) {
+    world.LeaveADead([&] { world.shared->lock(); });
+  };
+  expel.check = [](World& world, const KillPoint&, Observed&) {
+    // To a reader it is told, and it stays told until a writer has been there.
+    EXPECT_TRUE(world.shared->LockShared(kPatience)->previous_owner_died());
+    EXPECT_TRUE(world.shared->Lock(kPatience)->previous_owner_died());
+    EXPECT_FALSE(world.shared->Lock(kPatience)->previous_owner_died());
+  };
+  all.push_back(expel);
+  Operation await_reader =
+      LockOperation<SharedMutex>("SharedMutexAwaitReader", &World::shared);
+  await_reader.arrange = [](World& world) {
+    world.shared->lock_shared();
+    world.release = [&world] { world.shared->unlock_shared(); };
+  };
+  await_reader.wake = Release;
+  all.push_back(await_reader);
+  Operation after_reader =
+      LockOperation<SharedMutex>("SharedMutexAfterADeadReader", &World::shared);
+  after_reader.arrange = [](World& world) {
+    world.LeaveADead([&] { world.shared->lock_shared(); });
+  };
+  all.push_back(after_reader);
+  return all;
+}
+
+// That exactly so many units are there.
+void CheckUnits(World& world, size_t units) {
+  std::vector<Permit> permits;
+  for (size_t i = 0; i < units; ++i) {
+    auto permit = world.semaphore->Acquire(kPatience);
+    ASSERT_THAT(permit, IsOk());
+    permits.push_back(*std::move(permit));
+  }
+  EXPECT_FALSE(world.semaphore->Acquire(absl::ZeroDuration()).ok());
+  // Those who died are told of, each once.
+  permits.clear();
+  auto again = world.semaphore->Acquire(kPatience);
+  ASSERT_THAT(again, IsOk());
+  EXPECT_FALSE(again->previous_owner_died());
+}
+
+std::vector<Operation> Semaphores() {
+  const auto check_all = [](World& world, const KillPoint&, Observed&) {
+    CheckUnits(world, 2);
+  };
+  const auto all_taken = [](World& world) {
+    auto first = std::make_shared<Permit>(*world.semaphore->Acquire());
+    world.permit.emplace(*world.semaphore->Acquire());
+    world.release = [first] { (void)first->Release(); };
+  };
+  return {
+      {.name = "SemaphoreAcquireAndGiveBack",
+       .operate = [](World& world) { (void)world.semaphore->Acquire(); },
+       .check = check_all},
+      {.name = "SemaphoreAcquireSleeping",
+       .arrange = all_taken,
+       .operate = [](World& world) { (void)world.semaphore->Acquire(); },
+       // One unit only: to give back the other one needs the victim, which is
+       // stopped somewhere by then.
+       .wake = Release,
+       .check =
+           [](World& world, const KillPoint&, Observed&) {
+             EXPECT_THAT(world.permit->Release(), IsOk());
+             CheckUnits(world, 2);
+           }},
+      {.name = "SemaphoreInherit",
+       .arrange =
+           [](World& world) {
+             world.LeaveADead([&] {
+               // Held to the end, which is SIGKILL.
+               static auto first = world.semaphore->Acquire();
+               static auto second = world.semaphore->Acquire();
+             });
+           },
+       .operate = [](World& world) { (void)world.semaphore->Acquire(); },
+       // One unit may be told of twice, where the heir died telling.
+       .check =
+           [](World& world, const KillPoint&, Observed&) {
+             std::vector<Permit> permits;
+             for (int i = 0; i < 2; ++i) {
+               auto permit = world.semaphore->Acquire(kPatience);
+               ASSERT_THAT(permit, IsOk());
+               permits.push_back(*std::move(permit));
+             }
+             EXPECT_FALSE(
+                 world.semaphore->Acquire(absl::ZeroDuration()).ok());
+           }},
+      {.name = "SemaphoreConsume",
+       .prepare =
+           [](World& world) { world.permit.emplace(*world.semaphore->Acquire()); },
+       .operate = [](World& world) { (void)world.permit->Consume(); },
+       .check =
+           [](World& world, const KillPoint& point, Observed& observed) {
+             auto one = world.semaphore->Acquire(kPatience);
+             ASSERT_THAT(one, IsOk());
+             auto two = world.semaphore->Acquire(absl::ZeroDuration());
+             observed.Effect(point, !two.ok());
+           }},
+      {.name = "SemaphoreRelease",
+       .operate = [](World& world) { (void)world.semaphore->Release(); },
+       .check =
+           [](World& world, const KillPoint& point, Observed& observed) {
+             const uint64_t units = *world.semaphore->Available();
+             EXPECT_THAT(units, ::testing::AnyOf(2u, 3u));
+             observed.Effect(point, units == 3);
+             CheckUnits(world, units);
+           }},
+  };
+}
+
+std::vector<Operation> Conditions() {
+  const auto lock = [](World& world) { world.mutex->lock(); };
+  const auto wait = [](World& world) {
+    (void)world.condition->Wait(*world.mutex);
+    world.mutex->unlock();
+  };
+  const auto notify = [](World& world) {
+    const std::lock_guard<Mutex> guard(*world.mutex);
+    (void)world.condition->Notify();
+  };
+  const auto check_nobody_waits = [](World& world, const KillPoint& point,
+                                     Observed& observed) {
+    CheckLock(world, *world.mutex, point, observed);
+    const std::lock_guard<Mutex> guard(*world.mutex);
+    EXPECT_THAT(world.condition->Notify(), IsOkAndHolds(0u))
+        << "the dead do not count";
+    EXPECT_EQ(world.condition->Wait(*world.mutex, absl::ZeroDuration()).code(),
+              absl::StatusCode::kDeadlineExceeded);
+  };
+  // The one that lives is notified by the victim, or by us.
+  const auto check_waiter = [](World& world, const KillPoint& point,
+                               Observed& observed) {
+    CheckLock(world, *world.mutex, point, observed);
+    {
+      const std::lock_guard<Mutex> guard(*world.mutex);
+      const auto notified = world.condition->Notify();
+      ASSERT_THAT(notified, IsOk());
+      observed.Effect(point, *notified == 0);
+    }
+    EXPECT_EQ(world.other->Wait(), 0) << "not notified";
+  };
+  return {
+      {.name = "ConditionWait",
+       .prepare = lock,
+       .operate = wait,
+       .wake = notify,
+       .check = check_nobody_waits},
+      {.name = "ConditionWaitUntilDeadline",
+       .prepare = lock,
+       .operate =
+           [](World& world) {
+             (void)world.condition->Wait(*world.mutex, absl::ZeroDuration());
+             world.mutex->unlock();
+           },
+       .check = check_nobody_waits},
+      {.name = "ConditionNotify",
+       .arrange = [](World& world) { world.StartWaiter(); },
+       .operate = notify,
+       .check = check_waiter},
+      {.name = "ConditionNotifyPastADead",
+       .arrange =
+           [](World& world) {
+             Child dead = Child::Fork([&](Child::Side side) {
+               world.mutex->lock();
+               side.Tell();
+               return world.condition->Wait(*world.mutex).ok() ? 0 : 1;
+             });
+             ASSERT_TRUE(dead.Hear());
+             { const std::lock_guard<Mutex> until_it_waits(*world.mutex); }
+             world.StartWaiter();
+             dead.Kill();
+           },
+       .operate = notify,
+       .check = check_waiter},
+  };
+}
+
+std::vector<Operation> Events() {
+  const auto start_waiter = [](World& world) {
+    world.other.emplace(Child::Fork([&](Child::Side side) {
+      side.Tell();
+      return world.event->Wait(kPatience).ok() ? 0 : 1;
+    }));
+    ASSERT_TRUE(world.other->Hear());
+  };
+  const auto check = [](World& world, const KillPoint&, Observed&) {
+    EXPECT_THAT(world.event->Clear(), IsOk());
+    EXPECT_FALSE(world.event->IsSet());
+    EXPECT_THAT(world.event->Set(), IsOk());
+    EXPECT_THAT(world.event->Wait(kPatience), IsOk());
+  };
+  return {
+      {.name = "EventSet",
+       .arrange = start_waiter,
+       .operate = [](World& world) { (void)world.event->Set(); },
+       .check =
+           [](World& world, const KillPoint& point, Observed& observed) {
+             observed.Effect(point, world.event->IsSet());
+             EXPECT_THAT(world.event->Set(), IsOk());
+             EXPECT_EQ(world.other->Wait(), 0);
+           }},
+      {.name = "EventClear",
+       .arrange = [](World& world) { (void)world.event->Set(); },
+       .operate = [](World& world) { (void)world.event->Clear(); },
+       .check =
+           [check](World& world, const KillPoint& point, Observed& observed) {
+             observed.Effect(point, !world.event->IsSet());
+             check(world, point, observed);
+           }},
+      {.name = "EventWait",
+       .operate = [](World& world) { (void)world.event->Wait(); },
+       .wake = [](World& world) { (void)world.event->Set(); },
+       .check = check},
+  };
+}
+
+// Two parties pass it as if nothing had happened.
+void CheckBarrier(World& world) {
+  ASSERT_THAT(world.barrier->Reset(), IsOk());
+  std::thread thread(
+      [&] { EXPECT_THAT(world.barrier->Wait(kPatience), IsOk()); });
+  EXPECT_THAT(world.barrier->Wait(kPatience), IsOk());
+  thread.join();
+}
+
+std::vector<Operation> Barriers() {
+  return {
+      {.name = "BarrierWaitFirst",
+       .operate = [](World& world) { (void)world.barrier->Wait(); },
+       .wake =
+           [](World& world) {
+             EXPECT_THAT(world.barrier->Wait(kPatience), IsOk());
+           },
+       .check = [](World& world, const KillPoint&,
+                   Observed&) { CheckBarrier(world); }},
+      {.name = "BarrierWaitLast",
+       .arrange =
+           [](World& world) {
+             world.other.emplace(Child::Fork([&](Child::Side) {
+               const absl::Status status =
+                   world.barrier->Wait(kPatience).status();
+               return static_cast<int>(status.code());
+             }));
+             while (*world.barrier->ApproximateWaiting() < 1) {
+               std::this_thread::yield();
+             }
+           },
+       .operate = [](World& world) { (void)world.barrier->Wait(); },
+       .check =
+           [](World& world, const KillPoint& point, Observed& observed) {
+             // If the victim had come, the other one learns of its death.
+             ASSERT_THAT(world.barrier->Abort(), IsOk());
+             const int code = world.other->Wait();
+             EXPECT_THAT(code, ::testing::AnyOf(
+                                   0, static_cast<int>(
+                                          absl::StatusCode::kAborted)));
+             observed.Effect(point, code == 0);
+             CheckBarrier(world);
+           }},
+      {.name = "BarrierAbort",
+       .operate = [](World& world) { (void)world.barrier->Abort(); },
+       .check =
+           [](World& world, const KillPoint& point, Observed& observed) {
+             observed.Effect(point, *world.barrier->IsBroken());
+             CheckBarrier(world);
+           }},
+      {.name = "BarrierReset",
+       .arrange = [](World& world) { (void)world.barrier->Abort(); },
+       .operate = [](World& world) { (void)world.barrier->Reset(); },
+       .check =
+           [](World& world, const KillPoint& point, Observed& observed) {
+             observed.Effect(point, !*world.barrier->IsBroken());
+             CheckBarrier(world);
+           }},
+  };
+}
+
+std::vector<Operation> Segments() {
+  const std::string name = absl::StrCat("parley_sync_kill_test_", getpid());
+  const auto open = [](World& world) {
+    return Segment::FromFd(
+        UniqueFd(fcntl(world.segment.fd(), F_DUPFD_CLOEXEC, 0)));
+  };
+  return {
+      {.name = "SegmentCreate",
+       .operate = [](World&) { (void)Segment::CreateAnonymous(4096); },
+       .check = [](World&, const KillPoint&,
+                   Observed&) { EXPECT_THAT(Segment::CreateAnonymous(4096),
+                                            IsOk()); }},
+      {.name = "SegmentCreateNamed",
+       .operate =
+           [name](World&) { (void)Segment::Create(name, 4096); },
+       .check =
+           [name](World&, const KillPoint& point, Observed& observed) {
+             // There is none, or it is complete.
+             const auto segment = Segment::Open(name);
+             observed.Effect(point, segment.ok());
+             if (segment.ok()) {
+               EXPECT_EQ(segment->bytes().size(), 4096u);
+               EXPECT_THAT(Segment::Unlink(name), IsOk());
+             } else {
+               EXPECT_EQ(segment.status().code(), absl::StatusCode::kNotFound);
+             }
+           }},
+      {.name = "SegmentOpenNamed",
+       .arrange =
+           [name](World& world) {
+             world.named.emplace(*Segment::Create(name, 4096));
+           },
+       .operate = [name](World&) { (void)Segment::Open(name); },
+       .check =
+           [name](World& world, const KillPoint&, Observed&) {
+             EXPECT_THAT(Segment::Open(name), IsOk());
+             world.named.reset();
+             // All who used it are dead, or have left.
+             EXPECT_THAT(Segment::RemoveStale(), IsOk());
+             (void)Segment::Unlink(name);
+           }},
+      {.name = "SegmentOpen",
+       .operate = [open](World& world) { (void)open(world); },
+       .check =
+           [open](World& world, const KillPoint&, Observed&) {
+             const auto again = open(world);
+             ASSERT_THAT(again, IsOk());
+             EXPECT_THAT(Mutex::Attach(*again, 0),
+                         StatusIs(absl::StatusCode::kFailedPrecondition,
+                                  ::testing::HasSubstr("has layout")));
+             EXPECT_THAT(world.mutex->Lock(kPatience), IsOk());
+           }},
+  };
+}
+
+std::vector<Operation> Operations() {
+  std::vector<Operation> all;
+  for (auto more : {Values(), Mutexes(), Semaphores(), Conditions(), Events(),
+                    Barriers(), Segments()}) {
+    for (Operation& operation : more) all.push_back(std::move(operation));
+  }
+  return all;
+}
+
+class SyncKillTest : public ::testing::TestWithParam<Operation> {};
+
+INSTANTIATE_TEST_SUITE_P(Operations, SyncKillTest,
+                         ::testing::ValuesIn(Operations()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_P(SyncKillTest, Survived) {
+  const Operation& operation = GetParam();
+  Observed observed;
+  const testing::KillPointReport report = testing::KillAtEveryInstruction(
+      [&] { return std::make_unique<WorldCase>(operation, &observed); },
+      kStride);
+  printf(
+      "%s: %d kill points, every %d. instruction (%d asleep, %d missed), %d "
+      "failures; told %d times; the survivor went on within %s, over two ticks "
+      "and 10 ms %d times\n",
+      operation.name.c_str(), report.points, kStride, report.asleep,
+      report.astray, HasFailure() ? 1 : 0, observed.told,
+      absl::FormatDuration(observed.slowest).c_str(), observed.slow);
+  EXPECT_GT(report.points, kStride == 1 ? 10 : 2);
+  EXPECT_EQ(report.completed, 1);
+  // A machine that does something else for a while is no hang.
+  EXPECT_LE(observed.slow, report.points / 20 + 2);
+}
+
+}  // namespace
+}  // namespace ipc::shm
