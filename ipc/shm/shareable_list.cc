@@ -157,7 +157,8 @@ absl::StatusOr<Encoded> Encode(const Item& item, size_t slot_size) {
   }
   if (!result.text.empty() && result.text.back() == '\0') {
     return absl::InvalidArgumentError(
-        absl::StrCat(type, " that ends in a zero byte, which readers would "
+        absl::StrCat(type,
+                     " that ends in a zero byte, which readers would "
                      "drop: append a byte that is not zero"));
   }
   if (result.text.size() > ShareableList::kMaxItemBytes) {
@@ -234,9 +235,9 @@ absl::StatusOr<ShareableList> ShareableList::Create(
     const Slot slot = {.offset = end, .size = SlotSize(item)};
     absl::StatusOr<Encoded> value = Encode(item, slot.size);
     if (!value.ok()) {
-      return Annotate(value.status(), absl::StrCat("creating ShareableList \"",
-                                                   name, "\", slot ",
-                                                   slots.size()));
+      return Annotate(value.status(),
+                      absl::StrCat("creating ShareableList \"", name,
+                                   "\", slot ", slots.size()));
     }
     encoded.push_back(*std::move(value));
     slots.push_back(slot);
@@ -246,8 +247,8 @@ absl::StatusOr<ShareableList> ShareableList::Create(
   const size_t codes = formats + items.size() * kWord;
   const size_t total = codes + items.size();
 
-  absl::StatusOr<SharedMemory> memory = SharedMemory::Create(
-      name, total, [&](absl::Span<std::byte> bytes) {
+  absl::StatusOr<SharedMemory> memory =
+      SharedMemory::Create(name, total, [&](absl::Span<std::byte> bytes) {
         std::byte* to = bytes.data();
         const auto put = [&to](uint64_t word) {
           std::memcpy(to, &word, sizeof(word));
@@ -278,8 +279,8 @@ absl::StatusOr<ShareableList> ShareableList::Open(absl::string_view name,
   const size_t total = memory->size();
   const std::byte* const base = memory->bytes().data();
   if (total < TableEnd(0)) {
-    return NotAList(*memory, absl::StrCat("even an empty one has ",
-                                          TableEnd(0)));
+    return NotAList(*memory,
+                    absl::StrCat("even an empty one has ", TableEnd(0)));
   }
   const int64_t claimed = Read<int64_t>(base);
   // Keeps all sums below from overflowing, and the memory we take for the table
@@ -307,8 +308,8 @@ absl::StatusOr<ShareableList> ShareableList::Open(absl::string_view name,
                                    ", after ", offset, " and within ", room));
     }
     if (!first) {
-      slots.push_back(
-          {.offset = start + offset, .size = static_cast<size_t>(next) - offset});
+      slots.push_back({.offset = start + offset,
+                       .size = static_cast<size_t>(next) - offset});
     }
     offset = static_cast<size_t>(next);
   }
@@ -339,8 +340,8 @@ absl::StatusOr<std::string> ShareableList::format(size_t position) const {
   if (absl::Status status = CheckPosition(position); !status.ok()) {
     return status;
   }
-  std::string text = WithoutPadding(ReadString(
-      &memory().bytes()[state_->formats + position * kWord], kWord));
+  std::string text = WithoutPadding(
+      ReadString(&memory().bytes()[state_->formats + position * kWord], kWord));
   const size_t slot_size = state_->slots[position].size;
   if (Format parsed; !ParseFormat(text, slot_size, &parsed)) {
     return absl::DataLossError(absl::StrCat(
@@ -367,10 +368,10 @@ absl::StatusOr<Item> ShareableList::Get(size_t position) const {
   if ((!is_text && !is_none && code != Code::kNumber) ||
       is_text != (format.type == Format::kText) ||
       is_none != (format.type == Format::kNone)) {
-    return absl::DataLossError(absl::StrCat(
-        Describe(position), " has code ", static_cast<int>(code),
-        " with format \"", *text,
-        "\": it is corrupt or being set; set it again"));
+    return absl::DataLossError(
+        absl::StrCat(Describe(position), " has code ", static_cast<int>(code),
+                     " with format \"", *text,
+                     "\": it is corrupt or being set; set it again"));
   }
   switch (format.type) {
     case Format::kNone:

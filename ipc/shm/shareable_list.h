@@ -84,8 +84,8 @@ class ShareableList {
   // The list that is there under `name`; see SharedMemory::Open for errors.
   // DataLoss if the memory is not a list: it has the wrong size, or a table of
   // slots that makes no sense; also if Python is still filling it.
-  static absl::StatusOr<ShareableList> Open(
-      absl::string_view name, Access access = Access::kReadWrite);
+  static absl::StatusOr<ShareableList> Open(absl::string_view name,
+                                            Access access = Access::kReadWrite);
 
   size_t size() const { return state_->slots.size(); }
 

@@ -55,9 +55,10 @@ absl::StatusOr<std::shared_ptr<SharedMemory::State>> SharedMemory::Map(
     return PosixError(errno, absl::StrCat("fstat of shared memory ", name));
   }
   if (stat.st_size == 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "shared memory ", name, " has no bytes: if its creator is about to "
-        "size it, open it again later, otherwise unlink it"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("shared memory ", name,
+                     " has no bytes: if its creator is about to "
+                     "size it, open it again later, otherwise unlink it"));
   }
   const auto size = static_cast<size_t>(stat.st_size);
   if (absl::Status status = Allocate(fd, size, name); !status.ok()) {
