@@ -24,6 +24,20 @@ std::string PathOf(absl::string_view name) {
   return absl::StrCat(kDirectory, "/", absl::StripPrefix(name, "/"));
 }
 
+// `mode` as of fallocate(2).
+absl::Status Allocate(int fd, size_t size, int mode) {
+  if (absl::Status status = CheckFitsMachine(kDirectory, size); !status.ok()) {
+    return status;
+  }
+  if (RetryOnEintr([&] {
+        return fallocate(fd, mode, 0, static_cast<off_t>(size));
+      }) == 0) {
+    return absl::OkStatus();
+  }
+  return PosixError(
+      errno, absl::StrCat("allocating ", size, " bytes in ", kDirectory));
+}
+
 }  // namespace
 
 absl::Status CheckMemoryName(absl::string_view name) {
@@ -40,24 +54,16 @@ absl::Status CheckMemoryName(absl::string_view name) {
 }
 
 absl::StatusOr<UniqueFd> CreateUnnamedFile(size_t size) {
-  if (absl::Status status = CheckFitsMachine(kDirectory, size); !status.ok()) {
-    return status;
-  }
   UniqueFd fd(open(kDirectory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
   if (!fd.ok()) {
     return PosixError(errno, absl::StrCat("making a file in ", kDirectory));
   }
-  if (auto status = AllocateFile(fd.get(), size); !status.ok()) return status;
+  if (auto status = Allocate(fd.get(), size, 0); !status.ok()) return status;
   return fd;
 }
 
 absl::Status AllocateFile(int fd, size_t size) {
-  if (RetryOnEintr(
-          [&] { return fallocate(fd, 0, 0, static_cast<off_t>(size)); }) == 0) {
-    return absl::OkStatus();
-  }
-  return PosixError(
-      errno, absl::StrCat("allocating ", size, " bytes in ", kDirectory));
+  return Allocate(fd, size, FALLOC_FL_KEEP_SIZE);
 }
 
 bool HasName(int fd) {

@@ -39,12 +39,14 @@ void Copy(void* to, const void* from, size_t bytes) {
 }  // namespace
 
 void LoadRacily(void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;  // memcpy wants no null pointers even then
   Copy(to, from, bytes);
   std::atomic_thread_fence(std::memory_order_acquire);
 }
 
 void StoreRacily(void* to, const void* from, size_t bytes) {
   ReleaseFence();
+  if (bytes == 0) return;
   Copy(to, from, bytes);
 }
 

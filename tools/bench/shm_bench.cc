@@ -41,6 +41,12 @@
 #include "tools/bench/report.h"
 #include "tools/bench/shared.h"
 
+// ThreadSanitizer does not model the fences of the plain seqlock, GCC warns.
+// Nobody measures under it.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wtsan"
+#endif
+
 namespace bench {
 namespace {
 

@@ -54,7 +54,8 @@ class NamedSegmentTest : public ::testing::Test {
     return ours;
   }
 
-  const std::string name_ = absl::StrCat("parley_named_segment_test_", getpid());
+  const std::string name_ =
+      absl::StrCat("parley_named_segment_test_", getpid());
   const std::string path_ = absl::StrCat("/dev/shm/", name_);
 };
 
@@ -99,9 +100,9 @@ TEST_F(NamedSegmentTest, IsSharedByItsName) {
 TEST_F(NamedSegmentTest, LocksHaveNamesToo) {
   auto semaphore = Semaphore::Create(name_, 1);
   ASSERT_THAT(semaphore, IsOk());
-  EXPECT_THAT(Semaphore::Open(name_, 2),
-              StatusIs(absl::StatusCode::kFailedPrecondition,
-                       HasSubstr("has layout")));
+  EXPECT_THAT(
+      Semaphore::Open(name_, 2),
+      StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("has layout")));
   auto permit = semaphore->Acquire();
   Child child = Child::Fork([&](Child::Side) {
     auto same = Semaphore::Open(name_, 1);
@@ -113,10 +114,12 @@ TEST_F(NamedSegmentTest, LocksHaveNamesToo) {
 TEST_F(NamedSegmentTest, BadNames) {
   for (const std::string& name : {std::string(), std::string("a/b"),
                                   std::string(".."), std::string(300, 'x')}) {
-    EXPECT_THAT(Segment::Create(name, 64),
-                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("name")));
-    EXPECT_THAT(Segment::Open(name),
-                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("name")));
+    EXPECT_THAT(
+        Segment::Create(name, 64),
+        StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("name")));
+    EXPECT_THAT(
+        Segment::Open(name),
+        StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("name")));
   }
 }
 
@@ -160,8 +163,8 @@ TEST_F(NamedSegmentTest, TruncatedOrOfAnotherVersion) {
   { ASSERT_THAT(Segment::Create(name_, 100'000), IsOk()); }
   struct stat file;
   ASSERT_EQ(stat(path_.c_str(), &file), 0);
-  for (const off_t size : {file.st_size - 1, off_t{4096}, off_t{63}, off_t{20},
-                           off_t{0}}) {
+  for (const off_t size :
+       {file.st_size - 1, off_t{4096}, off_t{63}, off_t{20}, off_t{0}}) {
     ASSERT_EQ(truncate(path_.c_str(), size), 0);
     const auto segment = Segment::Open(name_);
     EXPECT_THAT(segment.status().code(),
@@ -297,8 +300,7 @@ TEST(SegmentSealTest, AfterItOnlyReadersCanCome) {
 }
 
 TEST(SegmentHugePagesTest, AreTakenWhereThereAreSome) {
-  const auto segment =
-      Segment::CreateAnonymous(100'000, {.huge_pages = true});
+  const auto segment = Segment::CreateAnonymous(100'000, {.huge_pages = true});
   ASSERT_THAT(segment, IsOk());
   std::ifstream file("/proc/sys/vm/nr_hugepages");
   int available = 0;

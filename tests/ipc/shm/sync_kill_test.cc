@@ -1,6 +1,6 @@
-// A process killed after every machine instruction of every operation of ipc/shm.
-// Afterwards the survivors go on within two park ticks, nothing is torn, nothing
-// is lost, and whoever has to be told of the death is.
+// A process killed after every machine instruction of every operation of
+// ipc/shm. Afterwards the survivors go on within two park ticks, nothing is
+// torn, nothing is lost, and whoever has to be told of the death is.
 //
 //   bazel test -c opt //tests/ipc/shm:sync_kill_test
 //
@@ -495,12 +495,13 @@ std::vector<Operation> Semaphores() {
                ASSERT_THAT(permit, IsOk());
                permits.push_back(*std::move(permit));
              }
-             EXPECT_FALSE(
-                 world.semaphore->Acquire(absl::ZeroDuration()).ok());
+             EXPECT_FALSE(world.semaphore->Acquire(absl::ZeroDuration()).ok());
            }},
       {.name = "SemaphoreConsume",
        .prepare =
-           [](World& world) { world.permit.emplace(*world.semaphore->Acquire()); },
+           [](World& world) {
+             world.permit.emplace(*world.semaphore->Acquire());
+           },
        .operate = [](World& world) { (void)world.permit->Consume(); },
        .check =
            [](World& world, const KillPoint& point, Observed& observed) {
@@ -664,9 +665,9 @@ std::vector<Operation> Barriers() {
              // If the victim had come, the other one learns of its death.
              ASSERT_THAT(world.barrier->Abort(), IsOk());
              const int code = world.other->Wait();
-             EXPECT_THAT(code, ::testing::AnyOf(
-                                   0, static_cast<int>(
-                                          absl::StatusCode::kAborted)));
+             EXPECT_THAT(code,
+                         ::testing::AnyOf(
+                             0, static_cast<int>(absl::StatusCode::kAborted)));
              observed.Effect(point, code == 0);
              CheckBarrier(world);
            }},
@@ -697,12 +698,12 @@ std::vector<Operation> Segments() {
   return {
       {.name = "SegmentCreate",
        .operate = [](World&) { (void)Segment::CreateAnonymous(4096); },
-       .check = [](World&, const KillPoint&,
-                   Observed&) { EXPECT_THAT(Segment::CreateAnonymous(4096),
-                                            IsOk()); }},
+       .check =
+           [](World&, const KillPoint&, Observed&) {
+             EXPECT_THAT(Segment::CreateAnonymous(4096), IsOk());
+           }},
       {.name = "SegmentCreateNamed",
-       .operate =
-           [name](World&) { (void)Segment::Create(name, 4096); },
+       .operate = [name](World&) { (void)Segment::Create(name, 4096); },
        .check =
            [name](World&, const KillPoint& point, Observed& observed) {
              // There is none, or it is complete.
