@@ -32,6 +32,8 @@ const char* __tsan_default_suppressions() {
          "race:libupb.so\n"
          // Status counts its references.
          "race:libabsl_status.so\n"
+         // The deadlock detector of absl::Mutex, behind a spin lock of its own.
+         "race:libabsl_graphcycles_internal.so\n"
          // Time zones are made once and published by an atomic.
          "race:libabsl_time.so\n"
          "race:libabsl_time_zone.so\n";
