@@ -17,6 +17,17 @@
 //   }  // unlocks
 //   absl::StatusOr<std::vector<double>> copy = prices->Snapshot();
 //
+// Or without repairs, by an undo log with room for ten elements:
+//
+//   auto prices = Array<double>::CreateAnonymous(100, {.undo = 10});
+//   {
+//     auto guard = prices->Lock();
+//     absl::StatusOr<absl::Span<double>> pair = guard->Protect(3, 2);
+//     if (!pair.ok()) return pair.status();
+//     (*pair)[0] -= 5;
+//     (*pair)[1] += 5;
+//   }  // now both are there to stay; killed before, and neither is
+//
 // What holds, whoever is killed and wherever:
 // 1. One Guard at a time. A holder that is slow or stopped keeps it; the death
 //    of one is noticed within 10 ms by whoever waits.
@@ -24,6 +35,10 @@
 //    until one calls MarkConsistent. It may say so even though the dead one had
 //    changed nothing, never the reverse.
 // 3. A Snapshot, Get or Set that returns OK never met a half-done change.
+// 4. With an undo log, what a holder protected before it changed it is put back
+//    when it is killed, and the next Guard, which says rolled_back(), finds the
+//    elements as if the dead one had never locked; or as it left them, if it
+//    was killed while unlocking. Nothing is left to mark consistent.
 //
 // No system call to lock and unlock while nobody else wants to. Not recursive:
 // a thread that locks twice waits for itself, as in `f(a.Lock()->span(),
@@ -55,6 +70,7 @@
 #include "ipc/shm/layout.h"
 #include "ipc/shm/segment.h"
 #include "ipc/shm/shared_memory_safe.h"
+#include "ipc/shm/undo_log.h"
 
 namespace ipc::shm {
 
@@ -66,10 +82,22 @@ class Array {
    public:
     Guard(Guard&&) noexcept = default;
 
-    // Valid for as long as this Guard.
+    // Valid for as long as this Guard. What is changed by it and not protected
+    // is not undone.
     absl::Span<T> span() const { return span_; }
     // Whether a holder died and nobody has called MarkConsistent since.
     bool previous_owner_died() const { return hold_.previous_owner_died(); }
+
+    // Keeps `count` elements from `first` on as they are in the undo log, and
+    // gives them, to be changed. OutOfRange beyond the end; FailedPrecondition
+    // if there is no log; ResourceExhausted if it is full: what was protected
+    // before still is, and can be taken back.
+    absl::StatusOr<absl::Span<T>> Protect(size_t first, size_t count);
+    // Takes back what was changed of what was protected since Lock.
+    void RollBack() { hold_.RollBack(); }
+    // Whether this Guard's Lock has done so for one that died.
+    bool rolled_back() const { return hold_.rolled_back(); }
+
     // Says that the elements are in order again.
     void MarkConsistent() { hold_.MarkConsistent(); }
 
@@ -82,23 +110,44 @@ class Array {
     absl::Span<T> span_;
   };
 
+  // The same for all who attach to one Array.
+  struct Options {
+    // For how many elements at least the undo log has room in one Lock, each
+    // counted as often as it is protected; 0 for no log.
+    size_t undo = 0;
+  };
+
   // What `count` elements take in a user area, a multiple of
   // Segment::kAlignment; SIZE_MAX if more than there can be.
-  static constexpr size_t SizeBytes(size_t count);
+  static constexpr size_t SizeBytes(size_t count, Options options);
+  static constexpr size_t SizeBytes(size_t count) {
+    return SizeBytes(count, Options());
+  }
 
   // `count` zeroed elements, perhaps none, in a segment of their own.
   // ResourceExhausted if there is no memory.
-  static absl::StatusOr<Array> CreateAnonymous(size_t count);
+  static absl::StatusOr<Array> CreateAnonymous(size_t count, Options options);
+  static absl::StatusOr<Array> CreateAnonymous(size_t count) {
+    return CreateAnonymous(count, Options());
+  }
   // The Array that another process created so, with as many elements; errors as
   // Segment::FromFd and Attach.
+  static absl::StatusOr<Array> FromFd(UniqueFd fd, Access access,
+                                      Options options);
   static absl::StatusOr<Array> FromFd(UniqueFd fd,
-                                      Access access = Access::kReadWrite);
+                                      Access access = Access::kReadWrite) {
+    return FromFd(std::move(fd), access, Options());
+  }
   // The Array at `offset` of the user area, zero if nobody has changed it yet.
   // FailedPrecondition if something else is there, such as an Array of another
   // size, or it does not fit; InvalidArgument if `offset` is not a multiple of
   // Segment::kAlignment. Objects that overlap partly are not found out.
   static absl::StatusOr<Array> Attach(Segment segment, size_t offset,
-                                      size_t count);
+                                      size_t count, Options options);
+  static absl::StatusOr<Array> Attach(Segment segment, size_t offset,
+                                      size_t count) {
+    return Attach(std::move(segment), offset, count, Options());
+  }
 
   size_t size() const { return size_; }
 
@@ -129,75 +178,122 @@ class Array {
   const Segment& segment() const { return segment_; }
 
  private:
-  Array(Segment segment, std::byte* object, size_t size)
-      : segment_(std::move(segment)), object_(object), size_(size) {}
+  Array(Segment segment, std::byte* object, size_t size, Options options)
+      : segment_(std::move(segment)),
+        object_(object),
+        size_(size),
+        options_(options) {}
+
+  static constexpr size_t kHeaderSize = sizeof(internal::ArrayHeader);
+  // Of the records for so many elements, each alone; fewer and longer records
+  // take less.
+  static constexpr size_t UndoCapacity(Options options) {
+    return options.undo * internal::UndoLog::RecordBytes(sizeof(T));
+  }
+  // Where the elements begin.
+  static constexpr size_t ElementsOffset(Options options) {
+    return kHeaderSize + internal::UndoLog::SizeBytes(UndoCapacity(options));
+  }
+  // Of the whole object to the end of the last element; SIZE_MAX if it is more
+  // than there can be.
+  static constexpr size_t ExactBytes(size_t count, Options options);
 
   internal::ArrayHeader* header() const {
     return reinterpret_cast<internal::ArrayHeader*>(object_);
   }
   T* elements() const {
-    return reinterpret_cast<T*>(object_ + sizeof(internal::ArrayHeader));
+    return reinterpret_cast<T*>(object_ + ElementsOffset(options_));
+  }
+  internal::UndoLog undo() const {
+    if (options_.undo == 0) return {};
+    return {object_ + kHeaderSize, UndoCapacity(options_),
+            absl::MakeSpan(reinterpret_cast<std::byte*>(elements()),
+                           size_ * sizeof(T))};
   }
   absl::StatusOr<Guard> LockElement(size_t index, absl::Duration timeout);
 
   Segment segment_;
-  std::byte* object_;  // ArrayHeader, elements
+  std::byte* object_;  // see ipc/shm/array_layout.h
   size_t size_;
+  Options options_;
 };
 
 // Implementation details follow.
 
 template <SharedMemorySafe T>
-constexpr size_t Array<T>::SizeBytes(size_t count) {
-  constexpr size_t kHeader = sizeof(internal::ArrayHeader);
+constexpr size_t Array<T>::ExactBytes(size_t count, Options options) {
+  constexpr size_t kMost = SIZE_MAX / 4;  // of each part, so the sum is exact
+  constexpr size_t kRecord = internal::UndoLog::RecordBytes(sizeof(T));
+  if (count > kMost / sizeof(T) || options.undo > kMost / kRecord) {
+    return SIZE_MAX;
+  }
+  return ElementsOffset(options) + count * sizeof(T);
+}
+
+template <SharedMemorySafe T>
+constexpr size_t Array<T>::SizeBytes(size_t count, Options options) {
   constexpr size_t kUnit = Segment::kAlignment;
-  if (count > (SIZE_MAX - kHeader - kUnit) / sizeof(T)) return SIZE_MAX;
-  return (kHeader + count * sizeof(T) + kUnit - 1) / kUnit * kUnit;
+  const size_t exact = ExactBytes(count, options);
+  return exact == SIZE_MAX ? exact : (exact + kUnit - 1) / kUnit * kUnit;
 }
 
 template <SharedMemorySafe T>
-absl::StatusOr<Array<T>> Array<T>::CreateAnonymous(size_t count) {
+absl::StatusOr<Array<T>> Array<T>::CreateAnonymous(size_t count,
+                                                   Options options) {
   // Not rounded up: from this size FromFd knows how many elements there are.
-  const size_t bytes = SizeBytes(count) == SIZE_MAX
-                           ? SIZE_MAX
-                           : sizeof(internal::ArrayHeader) + count * sizeof(T);
-  absl::StatusOr<Segment> segment = Segment::CreateAnonymous(bytes);
+  absl::StatusOr<Segment> segment =
+      Segment::CreateAnonymous(ExactBytes(count, options));
   if (!segment.ok()) return segment.status();
-  return Attach(*std::move(segment), 0, count);
+  return Attach(*std::move(segment), 0, count, options);
 }
 
 template <SharedMemorySafe T>
-absl::StatusOr<Array<T>> Array<T>::FromFd(UniqueFd fd, Access access) {
+absl::StatusOr<Array<T>> Array<T>::FromFd(UniqueFd fd, Access access,
+                                          Options options) {
   absl::StatusOr<Segment> segment = Segment::FromFd(std::move(fd), access);
   if (!segment.ok()) return segment.status();
-  constexpr size_t kHeader = sizeof(internal::ArrayHeader);
   const size_t bytes = segment->bytes().size();
-  const size_t count = bytes < kHeader ? 0 : (bytes - kHeader) / sizeof(T);
-  return Attach(*std::move(segment), 0, count);
+  const size_t others = ExactBytes(0, options);
+  const size_t count = bytes < others ? 0 : (bytes - others) / sizeof(T);
+  return Attach(*std::move(segment), 0, count, options);
 }
 
 template <SharedMemorySafe T>
 absl::StatusOr<Array<T>> Array<T>::Attach(Segment segment, size_t offset,
-                                          size_t count) {
-  // The end of the last element, without what SizeBytes adds to it: that need
-  // not be there.
-  const size_t size = SizeBytes(count) == SIZE_MAX
-                          ? SIZE_MAX
-                          : sizeof(internal::ArrayHeader) + count * sizeof(T);
-  const absl::StatusOr<std::byte*> object =
-      internal::AttachObject(segment, offset,
-                             {"Array", sizeof(T), count, size,
-                              internal::LayoutHash<T>("Array", count)});
+                                          size_t count, Options options) {
+  const uint64_t hash = internal::LayoutHash<T>("Array", count);
+  // Up to the end of the last element, without what SizeBytes adds to it: that
+  // need not be there.
+  const absl::StatusOr<std::byte*> object = internal::AttachObject(
+      segment, offset,
+      {"Array", sizeof(T), count, ExactBytes(count, options),
+       options.undo == 0 ? hash : internal::Hash(hash, options.undo)});
   if (!object.ok()) return object.status();
-  return Array(std::move(segment), *object, count);
+  return Array(std::move(segment), *object, count, options);
 }
 
 template <SharedMemorySafe T>
 absl::StatusOr<typename Array<T>::Guard> Array<T>::Lock(
     absl::Duration timeout) {
-  auto hold = internal::ArrayHold::Acquire(segment_, *header(), timeout);
+  auto hold =
+      internal::ArrayHold::Acquire(segment_, *header(), undo(), timeout);
   if (!hold.ok()) return hold.status();
   return Guard(*std::move(hold), absl::MakeSpan(elements(), size_));
+}
+
+template <SharedMemorySafe T>
+absl::StatusOr<absl::Span<T>> Array<T>::Guard::Protect(size_t first,
+                                                       size_t count) {
+  if (first > span_.size() || count > span_.size() - first) {
+    return absl::OutOfRangeError(
+        absl::StrCat("protecting ", count, " elements from ", first,
+                     " on of an Array of ", span_.size()));
+  }
+  if (auto status = hold_.Protect(first * sizeof(T), count * sizeof(T));
+      !status.ok()) {
+    return status;
+  }
+  return span_.subspan(first, count);
 }
 
 template <SharedMemorySafe T>
@@ -219,7 +315,7 @@ absl::Status Array<T>::SnapshotInto(absl::Span<T> to) const {
                      ", into memory for ", to.size()));
   }
   return internal::CopySnapshot(segment_, *header(),
-                                object_ + sizeof(internal::ArrayHeader),
+                                reinterpret_cast<const std::byte*>(elements()),
                                 size_ * sizeof(T), to.data());
 }
 
@@ -231,7 +327,7 @@ absl::StatusOr<typename Array<T>::Guard> Array<T>::LockElement(
         "element ", index, " of an Array of ", size_, ", fd ", fd()));
   }
   absl::StatusOr<Guard> guard = Lock(timeout);
-  if (guard.ok() && guard->previous_owner_died()) {
+  if (guard.ok() && guard->previous_owner_died() && !guard->rolled_back()) {
     return absl::DataLossError(absl::StrCat(
         "element ", index, " of an Array, fd ", fd(),
         ": a holder died while changing it; Lock it, repair the elements and ",
@@ -250,8 +346,13 @@ absl::StatusOr<T> Array<T>::Get(size_t index, absl::Duration timeout) {
 template <SharedMemorySafe T>
 absl::Status Array<T>::Set(size_t index, const T& value,
                            absl::Duration timeout) {
-  const absl::StatusOr<Guard> guard = LockElement(index, timeout);
+  absl::StatusOr<Guard> guard = LockElement(index, timeout);
   if (!guard.ok()) return guard.status();
+  if (options_.undo != 0) {
+    if (auto element = guard->Protect(index, 1); !element.ok()) {
+      return element.status();
+    }
+  }
   guard->span()[index] = value;
   return absl::OkStatus();
 }

@@ -16,6 +16,7 @@ constexpr int kTries = 100;
 
 absl::StatusOr<ArrayHold> ArrayHold::Acquire(const Segment& segment,
                                              ArrayHeader& header,
+                                             const UndoLog& undo,
                                              absl::Duration timeout) {
   auto hold = RobustLockHold::Acquire(segment, header.lock, timeout);
   if (!hold.ok()) return hold.status();
@@ -24,16 +25,38 @@ absl::StatusOr<ArrayHold> ArrayHold::Acquire(const Segment& segment,
   const uint64_t sequence = header.sequence.load(std::memory_order_relaxed);
   header.sequence.store(sequence | 1, std::memory_order_relaxed);
   ReleaseFence();
-  return ArrayHold(*std::move(hold), header);
+  ArrayHold result(*std::move(hold), header, undo);
+  if (undo.exists() && result.hold_.previous_owner_died() &&
+      result.undo_.RollBack()) {
+    result.rolled_back_ = true;
+    result.MarkConsistent();
+  }
+  return result;
 }
 
 ArrayHold::~ArrayHold() {
   // Odd it stays if the elements are not in order, and in a forked child, which
   // holds nothing.
   if (!hold_.IsHeld() || hold_.previous_owner_died()) return;
+  undo_.Clear();
   const uint64_t sequence = header_->sequence.load(std::memory_order_relaxed);
   // Release pairs with the acquire in CopySnapshot.
   header_->sequence.store((sequence | 1) + 1, std::memory_order_release);
+}
+
+absl::Status ArrayHold::Protect(size_t offset, size_t bytes) {
+  if (!undo_.exists()) {
+    return absl::FailedPreconditionError(
+        "protecting elements of an Array that has no undo log: create and "
+        "attach to it with Options::undo");
+  }
+  if (!undo_.Save(offset, bytes)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("protecting ", bytes,
+                     " bytes of an Array: its undo log is full; unlock now and "
+                     "then, or create it with more Options::undo"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CopySnapshot(const Segment& segment, const ArrayHeader& header,

@@ -7,7 +7,8 @@
 //       24  sequence   odd while a holder may be changing elements, or if one
 //                      died doing so; written by the holder only
 //       32  zero
-//       64  elements   without gaps
+//       64  undo log   see ipc/shm/undo_log.h; only if asked for
+//           elements   without gaps, at a multiple of 64
 #ifndef IPC_SHM_ARRAY_LAYOUT_H_
 #define IPC_SHM_ARRAY_LAYOUT_H_
 

@@ -419,5 +419,135 @@ TEST(ArrayTest, NoSystemCallWhileNobodyWaits) {
   EXPECT_EQ(child.Wait(), 0);
 }
 
+TEST(ArrayTest, RollBackTakesBackWhatWasProtected) {
+  auto array = Array<int>::CreateAnonymous(4, {.undo = 4});
+  ASSERT_THAT(array, IsOk());
+  auto guard = array->Lock();
+  guard->span()[0] = 1;  // not protected
+  auto pair = guard->Protect(1, 2);
+  ASSERT_THAT(pair, IsOk());
+  ASSERT_THAT(*pair, SizeIs(2));
+  (*pair)[0] = 2;
+  (*pair)[1] = 3;
+  // Protected anew it is taken back to what it was at first.
+  ASSERT_THAT(guard->Protect(1, 1), IsOk());
+  guard->span()[1] = 4;
+  guard->RollBack();
+  EXPECT_THAT(guard->span(), ElementsAre(1, 0, 0, 0));
+  EXPECT_FALSE(guard->rolled_back()) << "nobody died";
+}
+
+TEST(ArrayTest, WhatAKilledHolderProtectedIsPutBack) {
+  auto array = Array<int>::CreateAnonymous(4, {.undo = 4});
+  ASSERT_THAT(array, IsOk());
+  for (int i = 0; i < 4; ++i) ASSERT_THAT(array->Set(i, i), IsOk());
+  Child child = Child::Fork([&](Child::Side side) {
+    auto same =
+        Array<int>::FromFd(Dup(array->fd()), Access::kReadWrite, {.undo = 4});
+    auto guard = same->Lock();
+    for (int i = 0; i < 3; ++i) (*guard->Protect(i, 1))[0] = 10 + i;
+    side.Tell();
+    side.Hear();
+    return 0;
+  });
+  ASSERT_TRUE(child.Hear());
+  child.Kill();
+  // Not yet: whoever locks puts it back.
+  EXPECT_THAT(array->Snapshot(),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("")));
+  {
+    auto guard = array->Lock(absl::Seconds(10));
+    ASSERT_THAT(guard, IsOk());
+    EXPECT_TRUE(guard->previous_owner_died());
+    EXPECT_TRUE(guard->rolled_back());
+    EXPECT_THAT(guard->span(), ElementsAre(0, 1, 2, 3));
+  }
+  EXPECT_FALSE(array->Lock()->previous_owner_died()) << "told twice";
+  EXPECT_THAT(*array->Snapshot(), ElementsAre(0, 1, 2, 3));
+}
+
+TEST(ArrayTest, ASetPutsBackWhatAKilledHolderProtected) {
+  auto array = Array<int>::CreateAnonymous(2, {.undo = 1});
+  Child child = Child::Fork([&](Child::Side side) {
+    auto guard = array->Lock();
+    (*guard->Protect(0, 1))[0] = 1;
+    side.Tell();
+    side.Hear();
+    return 0;
+  });
+  ASSERT_TRUE(child.Hear());
+  child.Kill();
+  EXPECT_THAT(array->Set(1, 2), IsOk());
+  EXPECT_THAT(*array->Snapshot(), ElementsAre(0, 2));
+}
+
+TEST(ArrayTest, ProtectHasLimits) {
+  auto array = Array<int>::CreateAnonymous(16, {.undo = 2});
+  auto guard = array->Lock();
+  EXPECT_THAT(guard->Protect(17, 0),
+              StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("of 16")));
+  EXPECT_THAT(guard->Protect(1, 16),
+              StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("of 16")));
+  EXPECT_THAT(guard->Protect(16, 0), IsOk());
+  EXPECT_THAT(guard->Protect(0, 16),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("Options::undo")));
+  EXPECT_THAT(guard->Protect(0, 1), IsOk());
+  EXPECT_THAT(guard->Protect(7, 1), IsOk());
+  EXPECT_THAT(guard->Protect(3, 1),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("")));
+  guard->RollBack();
+  EXPECT_THAT(guard->Protect(3, 1), IsOk()) << "there is room again";
+
+  Array<int> plain = Make<int>({1, 2});
+  EXPECT_THAT(plain.Lock()->Protect(0, 1),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("no undo log")));
+  // Who attaches otherwise would find the elements elsewhere.
+  EXPECT_THAT(Array<int>::FromFd(Dup(array->fd())),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("")));
+  EXPECT_THAT(Array<int>::CreateAnonymous(1, {.undo = SIZE_MAX / 2}),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("")));
+}
+
+// A log that a peer has scribbled over: nothing is put back, and so it is told.
+TEST(ArrayTest, ARubbishLogIsToldAsADeath) {
+  auto array = Array<int>::CreateAnonymous(4, {.undo = 4});
+  auto* const log = reinterpret_cast<uint64_t*>(
+      array->segment().bytes().data() + sizeof(internal::ArrayHeader));
+  // used; and offset and bytes of the first record.
+  for (const auto& [used, offset, bytes] :
+       std::vector<std::array<uint64_t, 3>>{{1 << 20, 0, 4},
+                                            {24, 16, 4},
+                                            {24, 0, 17},
+                                            {24, UINT64_MAX, 4},
+                                            {24, 0, UINT64_MAX},
+                                            {24, 0, 12},
+                                            {8, 0, 4}}) {
+    Child child = Child::Fork([&](Child::Side side) {
+      auto guard = array->Lock();
+      (*guard->Protect(0, 1))[0] = 1;
+      log[0] = used;
+      log[8] = offset;
+      log[9] = bytes;
+      side.Tell();
+      side.Hear();
+      return 0;
+    });
+    ASSERT_TRUE(child.Hear());
+    child.Kill();
+    {
+      auto guard = array->Lock();
+      EXPECT_TRUE(guard->previous_owner_died());
+      EXPECT_FALSE(guard->rolled_back()) << used << " " << offset;
+    }
+    EXPECT_THAT(array->Get(0),
+                StatusIs(absl::StatusCode::kDataLoss, HasSubstr("repair")));
+    auto guard = array->Lock();
+    guard->MarkConsistent();
+  }
+  EXPECT_FALSE(array->Lock()->previous_owner_died());
+}
+
 }  // namespace
 }  // namespace ipc::shm

@@ -30,16 +30,20 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
+#include "ipc/shm/arena.h"
 #include "ipc/shm/array.h"
 #include "ipc/shm/barrier.h"
 #include "ipc/shm/condition_variable.h"
 #include "ipc/shm/event.h"
+#include "ipc/shm/hash_map.h"
 #include "ipc/shm/mutex.h"
+#include "ipc/shm/offset_ptr.h"
 #include "ipc/shm/recursive_mutex.h"
 #include "ipc/shm/segment.h"
 #include "ipc/shm/semaphore.h"
 #include "ipc/shm/shared_mutex.h"
 #include "ipc/shm/value.h"
+#include "ipc/shm/vector.h"
 #include "tests/ipc/shm/child.h"
 #include "tests/ipc/shm/status_matchers.h"
 #include "tests/testing/kill_points.h"
@@ -61,6 +65,11 @@ constexpr absl::Duration kPatience = absl::Seconds(20);
 
 using Block = std::array<uint64_t, 9>;
 constexpr size_t kElements = 4;
+constexpr Array<uint64_t>::Options kUndo = {.undo = kElements};
+constexpr size_t kArenaBytes = 2048;
+constexpr size_t kUndoBytes = 2048;
+using Map = HashMap<uint64_t, uint64_t>;
+using Numbers = Vector<uint64_t>;
 
 Block Filled(uint64_t n) {
   Block block;
@@ -91,6 +100,12 @@ class World {
         segment, Take(ConditionVariable::SizeBytes()));
     barrier = *Barrier::Attach(segment, Take(Barrier::SizeBytes(2)), 2);
     event = *Event::Attach(segment, Take(Event::SizeBytes()));
+    undoable = *Array<uint64_t>::Attach(
+        segment, Take(Array<uint64_t>::SizeBytes(kElements, kUndo)), kElements,
+        kUndo);
+    arena =
+        *Arena::Attach(segment, Take(Arena::SizeBytes(kArenaBytes, kUndoBytes)),
+                       kArenaBytes, kUndoBytes);
     guarded = reinterpret_cast<uint64_t*>(segment.bytes().data() + Take(64));
   }
 
@@ -137,6 +152,8 @@ class World {
   std::optional<ConditionVariable> condition;
   std::optional<Barrier> barrier;
   std::optional<Event> event;
+  std::optional<Array<uint64_t>> undoable;
+  std::optional<Arena> arena;
   uint64_t* guarded;
   std::optional<Segment> named;
   std::optional<Child> other;
@@ -522,6 +539,172 @@ std::vector<Operation> Semaphores() {
   };
 }
 
+// Two structures in the arena that say the same: a map from 0 to each number
+// below n, and a vector of them.
+struct Both {
+  OffsetPtr<Map::Header> map;
+  OffsetPtr<Numbers::Header> numbers;
+};
+
+absl::Status MakeBoth(Arena::Guard& guard) {
+  const auto map = Map::Create(guard, 2);
+  if (!map.ok()) return map.status();
+  const auto numbers = Numbers::Create(guard);
+  if (!numbers.ok()) return numbers.status();
+  const auto both = guard.New(Both{map->pointer(), numbers->pointer()});
+  if (!both.ok()) return both.status();
+  return guard.SetRoot(*both);
+}
+
+// Puts n more in, or takes as many out.
+absl::Status ChangeBoth(Arena::Guard& guard, int n) {
+  const auto root = guard.root<Both>();
+  if (!root.ok()) return root.status();
+  const Both both = *guard.Get(*root);
+  auto map = Map::At(guard, both.map);
+  auto numbers = Numbers::At(guard, both.numbers);
+  if (!map.ok()) return map.status();
+  if (!numbers.ok()) return numbers.status();
+  absl::Status status;
+  for (; n > 0 && status.ok(); --n) {
+    status = map->Set(numbers->size(), 7);
+    if (status.ok()) status = numbers->PushBack(numbers->size());
+  }
+  for (; n < 0 && status.ok(); ++n) {
+    status = map->Erase(numbers->size() - 1);
+    if (status.ok()) status = numbers->PopBack();
+  }
+  return status;
+}
+
+// How many there are, after a look at all of it.
+size_t CheckBoth(Arena::Guard& guard) {
+  const auto root = guard.root<Both>();
+  EXPECT_THAT(root, IsOk());
+  const Both both = *guard.Get(*root);
+  const auto map = Map::At(guard, both.map);
+  const auto numbers = Numbers::At(guard, both.numbers);
+  EXPECT_THAT(map, IsOk());
+  EXPECT_THAT(numbers, IsOk());
+  const size_t n = numbers->size();
+  EXPECT_EQ(map->size(), n);
+  for (uint64_t i = 0; i < n; ++i) {
+    EXPECT_EQ(numbers->span()[i], i);
+    EXPECT_THAT(map->Find(i), ::testing::Pointee(7u));
+  }
+  // Nothing else is in use: root, two headers, buckets, nodes, elements.
+  EXPECT_EQ(guard.usage()->used_blocks, 4 + n + (n > 0 ? 1 : 0));
+  return n;
+}
+
+std::vector<Operation> Transactions() {
+  const auto protect_and_set = [](World& world, uint64_t n) {
+    auto guard = world.undoable->Lock();
+    for (size_t i = 0; i < kElements; ++i) (*guard->Protect(i, 1))[0] = n;
+  };
+  const auto one = [protect_and_set](World& world) {
+    protect_and_set(world, 1);
+  };
+  const auto two = [protect_and_set](World& world) {
+    protect_and_set(world, 2);
+  };
+  const auto check_array = [](World& world, const KillPoint& point,
+                              Observed& observed) {
+    {
+      auto guard = world.undoable->Lock(kPatience);
+      ASSERT_THAT(guard, IsOk());
+      EXPECT_EQ(guard->rolled_back(), guard->previous_owner_died());
+      observed.told += guard->rolled_back() ? 1 : 0;
+      ASSERT_TRUE(IsWhole(guard->span()));
+      EXPECT_THAT(guard->span()[0], ::testing::AnyOf(1u, 2u));
+      observed.Effect(point, guard->span()[0] == 2);
+    }
+    EXPECT_FALSE(world.undoable->Lock()->previous_owner_died());
+    EXPECT_THAT(world.undoable->Snapshot(), IsOk());
+  };
+  const auto three = [](World& world) {
+    auto guard = world.arena->Lock();
+    ASSERT_THAT(MakeBoth(*guard), IsOk());
+    ASSERT_THAT(ChangeBoth(*guard, 3), IsOk());
+  };
+  const auto change = [](int n) {
+    return [n](World& world) {
+      auto guard = world.arena->Lock();
+      (void)ChangeBoth(*guard, n);
+    };
+  };
+  const auto check_arena = [](size_t after) {
+    return [after](World& world, const KillPoint& point, Observed& observed) {
+      size_t n = 0;
+      {
+        auto guard = world.arena->Lock(kPatience);
+        ASSERT_THAT(guard, IsOk());
+        observed.told += guard->previous_owner_died() ? 1 : 0;
+        n = CheckBoth(*guard);
+        EXPECT_THAT(n, ::testing::AnyOf(3u, after));
+        if (after != 3) observed.Effect(point, n == after);
+        ASSERT_THAT(ChangeBoth(*guard, 4), IsOk());
+      }
+      auto guard = world.arena->Lock();
+      EXPECT_FALSE(guard->previous_owner_died());
+      EXPECT_EQ(CheckBoth(*guard), n + 4);
+    };
+  };
+  // Killed in the middle, the largest of the changes.
+  const auto leave_a_dead = [](World& world) {
+    world.LeaveADead([&] {
+      static auto array_guard = world.undoable->Lock();
+      for (size_t i = 0; i < kElements; ++i) {
+        (*array_guard->Protect(i, 1))[0] = 3 + i;
+      }
+      static auto guard = world.arena->Lock();
+      (void)ChangeBoth(*guard, -2);
+      (void)ChangeBoth(*guard, 4);
+    });
+  };
+  return {
+      {.name = "ArrayProtect",
+       .arrange = one,
+       .operate = two,
+       .check = check_array},
+      {.name = "ArrayPutBack",
+       .arrange =
+           [=](World& world) {
+             one(world);
+             three(world);
+             leave_a_dead(world);
+           },
+       .operate = two,
+       .check = check_array},
+      {.name = "ArenaGrow",
+       .arrange = three,
+       .operate = change(2),
+       .check = check_arena(5)},
+      {.name = "ArenaShrink",
+       .arrange = three,
+       .operate = change(-2),
+       .check = check_arena(1)},
+      {.name = "ArenaRollBack",
+       .arrange = three,
+       .operate =
+           [](World& world) {
+             auto guard = world.arena->Lock();
+             (void)ChangeBoth(*guard, -2);
+             guard->RollBack();
+             (void)ChangeBoth(*guard, 1);
+           },
+       .check = check_arena(4)},
+      {.name = "ArenaTakeBack",
+       .arrange =
+           [=](World& world) {
+             three(world);
+             leave_a_dead(world);
+           },
+       .operate = [](World& world) { (void)world.arena->Lock(); },
+       .check = check_arena(3)},
+  };
+}
+
 std::vector<Operation> Conditions() {
   const auto lock = [](World& world) { world.mutex->lock(); };
   const auto wait = [](World& world) {
@@ -747,7 +930,7 @@ std::vector<Operation> Segments() {
 std::vector<Operation> Operations() {
   std::vector<Operation> all;
   for (auto more : {Values(), Mutexes(), Semaphores(), Conditions(), Events(),
-                    Barriers(), Segments()}) {
+                    Barriers(), Transactions(), Segments()}) {
     for (Operation& operation : more) all.push_back(std::move(operation));
   }
   return all;
