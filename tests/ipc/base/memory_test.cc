@@ -95,6 +95,22 @@ TEST(CreateMemoryTest, NamesNeedNotBeUnique) {
   EXPECT_TRUE(a.ok() && b.ok());
 }
 
+TEST(CreateMemoryTest, InHugePagesIfThereAreAny) {
+  const absl::StatusOr<UniqueFd> fd = CreateHugeMemory("test", 5000);
+  if (!fd.ok()) {
+    EXPECT_EQ(fd.status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(std::string(fd.status().message()),
+                ::testing::HasSubstr("huge"));
+    return;
+  }
+  const absl::StatusOr<size_t> size = SizeOfMemory(fd->get());
+  ASSERT_TRUE(size.ok()) << size.status();
+  EXPECT_GE(*size, size_t{1} << 16);
+  auto mapping = Mapping::Create(fd->get(), *size, Mapping::Access::kReadWrite);
+  ASSERT_TRUE(mapping.ok()) << mapping.status();
+  EXPECT_EQ(mapping->data()[*size - 1], std::byte{0});
+}
+
 TEST(SizeOfMemoryTest, RefusesAnAnonymousFileThatCouldShrink) {
   const UniqueFd fd(
       memfd_create("memory_test", MFD_CLOEXEC | MFD_ALLOW_SEALING));

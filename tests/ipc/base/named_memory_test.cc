@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <string>
 
 #include "absl/status/status.h"
@@ -43,6 +44,47 @@ TEST_F(NamedMemoryTest, HasNoNameBeforeItIsPublished) {
             absl::StatusCode::kAlreadyExists);
   EXPECT_TRUE(UnlinkNamedMemory(name_).ok());
   EXPECT_EQ(UnlinkNamedMemory(name_).code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(NamedMemoryTest, HasName) {
+  const absl::StatusOr<UniqueFd> fd = CreateUnnamedFile(4096);
+  ASSERT_TRUE(fd.ok());
+  EXPECT_FALSE(HasName(fd->get()));
+  ASSERT_TRUE(PublishMemory(fd->get(), name_).ok());
+  EXPECT_TRUE(HasName(fd->get()));
+  ASSERT_TRUE(UnlinkNamedMemory(name_).ok());
+  EXPECT_FALSE(HasName(fd->get()));
+}
+
+TEST_F(NamedMemoryTest, AllocatesWhatIsSparse) {
+  const UniqueFd fd(open(path_.c_str(), O_CREAT | O_EXCL | O_RDWR, 0600));
+  ASSERT_EQ(ftruncate(fd.get(), 12288), 0);
+  struct stat stat;
+  ASSERT_EQ(fstat(fd.get(), &stat), 0);
+  ASSERT_EQ(stat.st_blocks, 0);
+  ASSERT_TRUE(AllocateFile(fd.get(), 8192).ok());
+  ASSERT_EQ(fstat(fd.get(), &stat), 0);
+  EXPECT_EQ(stat.st_blocks, 8192 / 512);
+  EXPECT_EQ(stat.st_size, 12288) << "no longer, no shorter";
+  ASSERT_TRUE(AllocateFile(fd.get(), 20000).ok());
+  ASSERT_EQ(fstat(fd.get(), &stat), 0);
+  EXPECT_EQ(stat.st_size, 12288);
+}
+
+TEST_F(NamedMemoryTest, ListsWhatCanBeOpened) {
+  const absl::StatusOr<UniqueFd> fd = CreateUnnamedFile(4096);
+  ASSERT_TRUE(fd.ok());
+  const auto is_listed = [&] {
+    const auto names = ListNamedMemory();
+    EXPECT_TRUE(names.ok()) << names.status();
+    return names.ok() &&
+           std::find(names->begin(), names->end(), name_) != names->end();
+  };
+  EXPECT_FALSE(is_listed());
+  ASSERT_TRUE(PublishMemory(fd->get(), name_).ok());
+  EXPECT_TRUE(is_listed());
+  ASSERT_EQ(fchmod(fd->get(), 0640), 0);
+  EXPECT_FALSE(is_listed()) << "others may read it";
 }
 
 TEST_F(NamedMemoryTest, BadNames) {

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/base/memory.h"
@@ -252,6 +253,55 @@ TEST_F(ParticipantsTest, LostIsRenewed) {
   EXPECT_FALSE(mine->ReapOne(1));
   other.reset();
   EXPECT_EQ(close(number), 0);
+}
+
+// A file that somebody uses cannot be claimed, and one that is claimed cannot
+// be used. Whoever dies gives up both.
+TEST_F(ParticipantsTest, SharedOrClaimed) {
+  // Descriptions of their own.
+  const std::string path = absl::StrCat("/proc/self/fd/", fd_.get());
+  const auto open_again = [&] {
+    return UniqueFd(open(path.c_str(), O_RDWR | O_CLOEXEC));
+  };
+  const UniqueFd watcher = open_again();
+  ASSERT_TRUE(watcher.ok());
+  EXPECT_TRUE(IsSameFile(fd_.get(), watcher.get()));
+  EXPECT_FALSE(IsSameFile(fd_.get(), STDIN_FILENO));
+  EXPECT_FALSE(IsFileShared(watcher.get()));
+  {
+    const UniqueFd one = open_again();
+    const UniqueFd two = open_again();
+    ASSERT_TRUE(ShareFile(one.get()).ok());
+    ASSERT_TRUE(ShareFile(two.get()).ok());
+    EXPECT_TRUE(IsFileShared(watcher.get()));
+    EXPECT_EQ(*ClaimFile(watcher.get()), false);
+  }
+  EXPECT_FALSE(IsFileShared(watcher.get()));
+  {
+    const UniqueFd remover = open_again();
+    ASSERT_EQ(*ClaimFile(remover.get()), true);
+    const UniqueFd late = open_again();
+    const absl::Status status = ShareFile(late.get());
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("being removed"));
+  }
+  {
+    const auto attachment = Attach();
+    ASSERT_TRUE(attachment.ok());
+    EXPECT_TRUE(IsFileShared(watcher.get()));
+    EXPECT_TRUE(IsParticipantLocked(watcher.get(), 0));
+    EXPECT_FALSE(IsParticipantLocked(watcher.get(), 1));
+    EXPECT_EQ(*ClaimFile(watcher.get()), false);
+  }
+  EXPECT_FALSE(IsParticipantLocked(watcher.get(), 0));
+  const pid_t pid = SpawnAndHold([&] {
+    // The descriptor lives as long as the child.
+    static const UniqueFd one = open_again();
+    if (!ShareFile(one.get()).ok()) _exit(1);
+  });
+  EXPECT_TRUE(IsFileShared(watcher.get()));
+  Kill(pid);
+  EXPECT_FALSE(IsFileShared(watcher.get()));
 }
 
 TEST_F(ParticipantsTest, GarbageInTheTableIsNobody) {
