@@ -82,11 +82,11 @@ class ShareableListTest : public ::testing::Test {
   // Memory that holds `words`.
   std::string Forge(const std::vector<int64_t>& words, size_t more = 0) {
     std::string name = names_.New();
-    const size_t size = words.size() * sizeof(int64_t);
     const absl::StatusOr<SharedMemory> memory =
-        SharedMemory::Create(name, size + more);
+        SharedMemory::Create(name, words.size() * sizeof(int64_t) + more);
     EXPECT_THAT(memory, IsOk());
-    std::memcpy(memory->bytes().data(), words.data(), size);
+    std::copy(words.begin(), words.end(),
+              reinterpret_cast<int64_t*>(memory->bytes().data()));
     return name;
   }
 
