@@ -516,20 +516,24 @@ TEST(ArrayTest, ARubbishLogIsToldAsADeath) {
   auto* const log = reinterpret_cast<uint64_t*>(
       array->segment().bytes().data() + sizeof(internal::ArrayHeader));
   // used; and offset and bytes of the first record.
-  for (const auto& [used, offset, bytes] :
-       std::vector<std::array<uint64_t, 3>>{{1 << 20, 0, 4},
-                                            {24, 16, 4},
-                                            {24, 0, 17},
-                                            {24, UINT64_MAX, 4},
-                                            {24, 0, UINT64_MAX},
-                                            {24, 0, 12},
-                                            {8, 0, 4}}) {
+  struct Rubbish {
+    uint64_t used;
+    uint64_t offset;
+    uint64_t bytes;
+  };
+  for (const Rubbish& rubbish : std::vector<Rubbish>{{1 << 20, 0, 4},
+                                                     {24, 16, 4},
+                                                     {24, 0, 17},
+                                                     {24, UINT64_MAX, 4},
+                                                     {24, 0, UINT64_MAX},
+                                                     {24, 0, 12},
+                                                     {8, 0, 4}}) {
     Child child = Child::Fork([&](Child::Side side) {
       auto guard = array->Lock();
       (*guard->Protect(0, 1))[0] = 1;
-      log[0] = used;
-      log[8] = offset;
-      log[9] = bytes;
+      log[0] = rubbish.used;
+      log[8] = rubbish.offset;
+      log[9] = rubbish.bytes;
       side.Tell();
       side.Hear();
       return 0;
@@ -539,7 +543,8 @@ TEST(ArrayTest, ARubbishLogIsToldAsADeath) {
     {
       auto guard = array->Lock();
       EXPECT_TRUE(guard->previous_owner_died());
-      EXPECT_FALSE(guard->rolled_back()) << used << " " << offset;
+      EXPECT_FALSE(guard->rolled_back())
+          << rubbish.used << " " << rubbish.offset;
     }
     EXPECT_THAT(array->Get(0),
                 StatusIs(absl::StatusCode::kDataLoss, HasSubstr("repair")));
