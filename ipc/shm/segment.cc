@@ -283,7 +283,7 @@ absl::StatusOr<Segment> Segment::FromFd(UniqueFd fd, Access access) {
 
 bool Segment::has_name() const { return HasName(fd()); }
 
-absl::Status Segment::SealForReaders() {
+absl::Status Segment::SealForReaders() const {
   if (fcntl(fd(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) == 0) {
     return absl::OkStatus();
   }

@@ -135,7 +135,7 @@ class Segment {
   // reading. Those who do already, this process among them, still write; so do
   // their forked children. The kernel enforces it (F_SEAL_FUTURE_WRITE in
   // fcntl(2)). FailedPrecondition for a named one.
-  absl::Status SealForReaders();
+  absl::Status SealForReaders() const;
 
   // The following are for locks that live in the user area.
 

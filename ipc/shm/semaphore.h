@@ -163,7 +163,7 @@ class Semaphore : public internal::Placed<Semaphore> {
   absl::StatusOr<uint64_t> Available() const { return core_.Available(); }
 
  private:
-  Semaphore(Segment segment, std::byte* object, uint64_t initial)
+  Semaphore(const Segment& segment, std::byte* object, uint64_t initial)
       : Placed(segment, object), core_(segment, object, initial) {}
 
   internal::SemaphoreCore core_;
@@ -187,7 +187,7 @@ class BoundedSemaphore : public internal::Placed<BoundedSemaphore> {
   absl::StatusOr<uint64_t> Available() const { return core_.Available(); }
 
  private:
-  BoundedSemaphore(Segment segment, std::byte* object, uint64_t units)
+  BoundedSemaphore(const Segment& segment, std::byte* object, uint64_t units)
       : Placed(segment, object), core_(segment, object, units), units_(units) {}
 
   internal::SemaphoreCore core_;

@@ -178,9 +178,9 @@ absl::StatusOr<Encoded> Encode(const Item& item, size_t slot_size) {
 // In Python's order. REQUIRES: the slot is as large as Encode was told.
 void Write(const Encoded& item, std::byte* slot, size_t slot_size,
            std::byte* format, std::byte* code) {
-  char padded[kWord] = {};
-  std::memcpy(padded, item.format.data(), item.format.size());
-  std::memcpy(format, padded, sizeof(padded));
+  std::string padded = item.format;
+  padded.resize(kWord);
+  std::memcpy(format, padded.data(), padded.size());
   std::memcpy(code, &item.code, sizeof(item.code));
   if (!item.is_text) {
     std::memcpy(slot, item.word, sizeof(item.word));
