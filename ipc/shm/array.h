@@ -54,8 +54,10 @@
 #ifndef IPC_SHM_ARRAY_H_
 #define IPC_SHM_ARRAY_H_
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -211,6 +213,17 @@ class Array {
                            size_ * sizeof(T))};
   }
   absl::StatusOr<Guard> LockElement(size_t index, absl::Duration timeout);
+  // An element as a T. A bool is not read as such: a peer's 2 would be neither
+  // true nor false.
+  static T ToValid(const T& element) {
+    if constexpr (std::same_as<T, bool>) {
+      unsigned char byte;
+      std::memcpy(&byte, &element, sizeof(byte));
+      return byte != 0;
+    } else {
+      return element;
+    }
+  }
 
   Segment segment_;
   std::byte* object_;  // see ipc/shm/array_layout.h
@@ -314,9 +327,13 @@ absl::Status Array<T>::SnapshotInto(absl::Span<T> to) const {
         absl::StrCat("snapshot of an Array of ", size_, ", fd ", fd(),
                      ", into memory for ", to.size()));
   }
-  return internal::CopySnapshot(segment_, *header(),
-                                reinterpret_cast<const std::byte*>(elements()),
-                                size_ * sizeof(T), to.data());
+  absl::Status status = internal::CopySnapshot(
+      segment_, *header(), reinterpret_cast<const std::byte*>(elements()),
+      size_ * sizeof(T), to.data());
+  if constexpr (std::same_as<T, bool>) {
+    for (bool& element : to) element = ToValid(element);
+  }
+  return status;
 }
 
 template <SharedMemorySafe T>
@@ -340,7 +357,7 @@ template <SharedMemorySafe T>
 absl::StatusOr<T> Array<T>::Get(size_t index, absl::Duration timeout) {
   const absl::StatusOr<Guard> guard = LockElement(index, timeout);
   if (!guard.ok()) return guard.status();
-  return guard->span()[index];
+  return ToValid(guard->span()[index]);
 }
 
 template <SharedMemorySafe T>

@@ -20,6 +20,8 @@
 //    Aborted then says so. That of a party which has not come yet cannot be
 //    known; for that there is the time-out.
 // 3. One who was killed while it changed the barrier has done so or has not.
+//    One that is stopped there, or runs an action, is alive and keeps all
+//    others waiting, be it beyond their time-outs.
 //
 // Thread safety: all members may be called from any thread and process.
 // Lifetime: a view that keeps its segment mapped; copies are cheap.

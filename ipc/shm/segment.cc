@@ -58,7 +58,9 @@ absl::Status CheckHeader(int fd, const SegmentHeader& header, size_t size) {
         ", byte order ", absl::Hex(header.byte_order), ", features ",
         absl::Hex(header.features), ": build both programs alike"));
   }
+  // Objects in the segment have room for kMaxParticipants, and no more.
   if (header.total_size != size || header.participant_capacity == 0 ||
+      header.participant_capacity > Segment::kMaxParticipants ||
       header.header_size != HeaderSize(header.participant_capacity) ||
       header.header_size > size ||
       header.user_size > size - header.header_size) {

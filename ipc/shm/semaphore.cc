@@ -121,7 +121,9 @@ absl::Status SemaphoreCore::GiveBack(Participant holder, bool consume) {
   Set(holding, before - 1);
   Set(header_->held, Get(header_->held) - 1);
   if (consume) {
-    Set(header_->added, Get(header_->added) - 1);
+    // Unsigned, as in available().
+    Set(header_->added,
+        static_cast<int64_t>(static_cast<uint64_t>(Get(header_->added)) - 1));
   } else {
     scope.Wake();
   }

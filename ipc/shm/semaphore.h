@@ -24,6 +24,9 @@
 // 2. Consume and Release are done or not done; a unit whose Consume was cut
 //    short goes back.
 // 3. No system call while nobody has to wait. Not fair.
+// 4. Each call changes the semaphore under a lock, for an instant. One that is
+//    stopped in there is alive and keeps the others waiting, and those without
+//    a time-out, such as Release, for as long as it is.
 //
 // Python's acquire is Acquire and Consume, its release is Release; but then a
 // unit dies with its process, as there.

@@ -17,7 +17,8 @@
 // - padding bytes are copied too, and whatever they hold is seen by the others:
 //   give secrets no padding to hide in, or none of it;
 // - a peer one does not trust can store any bits at all. A bool is made true or
-//   false again; range-check an enum or a struct.
+//   false again, but not in the span of an Array's Guard; range-check an enum
+//   or a struct.
 #ifndef IPC_SHM_SHARED_MEMORY_SAFE_H_
 #define IPC_SHM_SHARED_MEMORY_SAFE_H_
 

@@ -40,6 +40,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -93,9 +94,10 @@ class Value {
                      absl::Duration timeout = absl::InfiniteDuration());
 
   // Stores `fn` of the current value, with no other store in between; returns
-  // what it stored. Up to 8 bytes, `fn` may be called repeatedly; beyond that,
-  // once, while other writers wait, so it must be quick and not touch this
-  // Value. Errors as Store and Load.
+  // what it stored. Up to 8 bytes, `fn` may be called repeatedly, until the
+  // time-out (DeadlineExceeded) if others store each time while it runs; beyond
+  // that, once, while other writers wait, so it must be quick and not touch
+  // this Value. Errors as Store and Load.
   template <typename Fn>
   absl::StatusOr<T> Update(Fn fn,
                            absl::Duration timeout = absl::InfiniteDuration());
@@ -231,9 +233,18 @@ absl::StatusOr<T> Value<T>::Update(Fn fn, absl::Duration timeout) {
   if constexpr (kIsSmall) {
     if (!segment_.writable()) return segment_.Self().status();
     uint64_t bits = version();
+    // Set when it is first needed: who meets nobody does not ask for the time.
+    std::optional<Deadline> deadline;
     while (true) {
       const T value = fn(FromBits(bits));
       if (header()->signal.Exchange(&bits, ToBits(value))) return value;
+      if (!deadline.has_value()) {
+        deadline = Deadline::After(timeout);
+      } else if (deadline->HasPassed()) {
+        return absl::DeadlineExceededError(
+            absl::StrCat("updating a Value, fd ", fd(),
+                         ": others store to it all the while"));
+      }
     }
   } else {
     auto hold = LockWriters(timeout);
