@@ -186,6 +186,12 @@ class Arena::Guard {
     size_t largest_free_bytes = 0;
   };
   absl::StatusOr<Usage> usage() const;
+  // How many T the arena has room for at most, headers aside: a bound for what
+  // a peer may have written.
+  template <typename T>
+  size_t MostOf() const {
+    return heap_.size() / sizeof(T);
+  }
 
  private:
   friend class Arena;
@@ -256,7 +262,7 @@ absl::StatusOr<OffsetPtr<T>> Arena::Guard::NewArray(size_t count) {
 template <SharedMemorySafe T>
 absl::Span<const T> Arena::Guard::GetArray(OffsetPtr<T> first,
                                            size_t count) const {
-  if (count > heap_.size() / sizeof(T)) return {};
+  if (count > MostOf<T>()) return {};
   const std::byte* const at = Find(first.offset, count * sizeof(T), alignof(T));
   if (at == nullptr) return {};
   return absl::MakeSpan(reinterpret_cast<const T*>(at), count);
@@ -276,7 +282,7 @@ template <SharedMemorySafe T>
 absl::StatusOr<absl::Span<T>> Arena::Guard::ChangeArray(OffsetPtr<T> array,
                                                         size_t first,
                                                         size_t count) {
-  const size_t most = heap_.size() / sizeof(T);
+  const size_t most = MostOf<T>();
   const bool fits = first <= most && count <= most && array;
   // Null is refused as what leads out of the arena.
   const uint64_t offset = fits ? array.offset + first * sizeof(T) : 0;

@@ -30,6 +30,7 @@
 #ifndef IPC_SHM_HASH_MAP_H_
 #define IPC_SHM_HASH_MAP_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -111,10 +112,15 @@ class HashMap {
   absl::Span<const OffsetPtr<Node>> table() const {
     return guard_->GetArray(header().table, header().buckets);
   }
-  // Calls visit(link, node) along a chain until it returns false. Not for ever,
-  // even if a peer has made a circle of it.
+  // How many nodes there are, or may be if a peer wrote rubbish.
+  size_t MostNodes() const {
+    return std::min<size_t>(header().size, guard_->MostOf<Node>());
+  }
+  // Calls visit(link, node) along a chain until it returns false, or it was
+  // called `budget` times, from which it takes each call: not for ever, even if
+  // a peer has made a circle of it.
   template <typename Visit>
-  void Walk(size_t bucket, Visit visit) const;
+  void Walk(size_t bucket, size_t* budget, Visit visit) const;
   Place Locate(const K& key) const;
 
   Arena::Guard* guard_;
@@ -157,11 +163,10 @@ HashMap<K, V>::At(Arena::Guard& guard, OffsetPtr<Header> pointer) {
 template <SharedMemorySafe K, SharedMemorySafe V>
 requires IsComparedByItsBytes<K>
 template <typename Visit>
-void HashMap<K, V>::Walk(size_t bucket, Visit visit) const {
+void HashMap<K, V>::Walk(size_t bucket, size_t* budget, Visit visit) const {
   OffsetPtr<OffsetPtr<Node>> link = {header().table.offset +
                                      bucket * sizeof(OffsetPtr<Node>)};
-  const size_t most = size();
-  for (size_t steps = 0; steps < most; ++steps) {
+  for (; *budget > 0; --*budget) {
     const OffsetPtr<Node>* const next = guard_->Get(link);
     if (next == nullptr) return;
     const OffsetPtr<Node> node = *next;
@@ -186,11 +191,14 @@ typename HashMap<K, V>::Place HashMap<K, V>::Locate(const K& key) const {
   // A new one comes first in its chain.
   Place place = {{header().table.offset + bucket * sizeof(OffsetPtr<Node>)},
                  {}};
-  Walk(bucket, [&](OffsetPtr<OffsetPtr<Node>> link, OffsetPtr<Node> node) {
-    if (std::memcmp(&guard_->Get(node)->key, &key, sizeof(K)) != 0) return true;
-    place = {link, node};
-    return false;
-  });
+  size_t budget = MostNodes();
+  Walk(bucket, &budget,
+       [&](OffsetPtr<OffsetPtr<Node>> link, OffsetPtr<Node> node) {
+         if (std::memcmp(&guard_->Get(node)->key, &key, sizeof(K)) != 0)
+           return true;
+         place = {link, node};
+         return false;
+       });
   return place;
 }
 
@@ -244,8 +252,9 @@ template <SharedMemorySafe K, SharedMemorySafe V>
 requires IsComparedByItsBytes<K>
 template <typename Visit>
 void HashMap<K, V>::ForEach(Visit visit) const {
-  for (size_t i = 0; i < table().size(); ++i) {
-    Walk(i, [&](OffsetPtr<OffsetPtr<Node>>, OffsetPtr<Node> at) {
+  size_t budget = MostNodes();
+  for (size_t i = 0; i < table().size() && budget > 0; ++i) {
+    Walk(i, &budget, [&](OffsetPtr<OffsetPtr<Node>>, OffsetPtr<Node> at) {
       const Node& node = *guard_->Get(at);
       visit(node.key, node.value);
       return true;
@@ -256,8 +265,9 @@ void HashMap<K, V>::ForEach(Visit visit) const {
 template <SharedMemorySafe K, SharedMemorySafe V>
 requires IsComparedByItsBytes<K> absl::Status HashMap<K, V>::Destroy() {
   absl::Status status;
-  for (size_t i = 0; i < table().size(); ++i) {
-    Walk(i, [&](OffsetPtr<OffsetPtr<Node>>, OffsetPtr<Node> node) {
+  size_t budget = MostNodes();
+  for (size_t i = 0; i < table().size() && budget > 0; ++i) {
+    Walk(i, &budget, [&](OffsetPtr<OffsetPtr<Node>>, OffsetPtr<Node> node) {
       status.Update(guard_->Free(node));
       return status.ok();
     });

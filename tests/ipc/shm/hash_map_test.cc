@@ -133,7 +133,11 @@ TEST(HashMapTest, ACircleEnds) {
   auto node = guard->Change(first);
   ASSERT_THAT(node, IsOk());
   (*node)->next = first;
+  (*guard->Change(map->pointer()))->size = SIZE_MAX;
   EXPECT_THAT(map->Find(99), IsNull());
+  size_t visits = 0;
+  map->ForEach([&](int64_t, double) { ++visits; });
+  EXPECT_LT(visits, (size_t{1} << 16) / 16);
 }
 
 }  // namespace

@@ -40,11 +40,14 @@
 #include "ipc/base/memory.h"
 #include "ipc/base/participants.h"
 #include "ipc/base/unique_fd.h"
+#include "ipc/shm/arena.h"
 #include "ipc/shm/array.h"
 #include "ipc/shm/barrier.h"
 #include "ipc/shm/condition_variable.h"
 #include "ipc/shm/event.h"
+#include "ipc/shm/hash_map.h"
 #include "ipc/shm/mutex.h"
+#include "ipc/shm/offset_ptr.h"
 #include "ipc/shm/recursive_mutex.h"
 #include "ipc/shm/robust_lock.h"
 #include "ipc/shm/segment.h"
@@ -52,6 +55,7 @@
 #include "ipc/shm/semaphore.h"
 #include "ipc/shm/shared_mutex.h"
 #include "ipc/shm/value.h"
+#include "ipc/shm/vector.h"
 #include "tests/ipc/shm/child.h"
 #include "tests/ipc/shm/memory_names.h"
 #include "tests/ipc/shm/status_matchers.h"
@@ -312,6 +316,90 @@ void UseArray(Stage& stage) {
   }
 }
 
+void UseUndoableArray(Stage& stage) {
+  auto array = Within("Array::Attach", [&] {
+    return Array<uint32_t>::Attach(stage.segment(), 0, 16, {.undo = 4});
+  });
+  if (!array.ok()) return;
+  stage.Now();
+  {
+    const Watch watch("Array::Guard");
+    auto guard =
+        Within("Array::Lock", [&] { return array->Lock(stage.Short()); });
+    if (guard.ok()) {
+      guard->Protect(stage.random()() % 16, 1).IgnoreError();
+      stage.Now();
+      guard->Protect(stage.random()() % 14, 3).IgnoreError();
+      if (stage.random()() % 2 == 0) guard->RollBack();
+      stage.Now();
+      if (guard->previous_owner_died()) guard->MarkConsistent();
+    }
+  }
+  Within("Array::Set", [&] { array->Set(3, 1, stage.Short()).IgnoreError(); });
+}
+
+constexpr size_t kArenaBytes = 512;
+constexpr size_t kArenaUndo = 512;
+
+void UseArena(Stage& stage) {
+  using Map = HashMap<uint64_t, uint64_t>;
+  using Numbers = Vector<uint32_t>;
+  struct Both {
+    OffsetPtr<Map::Header> map;
+    OffsetPtr<Numbers::Header> numbers;
+  };
+  auto arena = Within("Arena::Attach", [&] {
+    return Arena::Attach(stage.segment(), 0, kArenaBytes, kArenaUndo);
+  });
+  if (!arena.ok()) return;
+  stage.Now();
+  for (int i = 0; i < 2; ++i) {
+    const Watch watch("Arena::Guard");
+    auto guard =
+        Within("Arena::Lock", [&] { return arena->Lock(stage.Short()); });
+    if (!guard.ok()) continue;
+    stage.Now();
+    auto root = guard->root<Both>();
+    const Both* both = root.ok() ? guard->Get(*root) : nullptr;
+    if (both == nullptr) {
+      const auto map = Map::Create(*guard, 3);
+      const auto numbers = Numbers::Create(*guard);
+      if (!map.ok() || !numbers.ok()) continue;
+      const auto made = guard->New(Both{map->pointer(), numbers->pointer()});
+      if (!made.ok()) continue;
+      guard->SetRoot(*made).IgnoreError();
+      both = guard->Get(*made);
+    }
+    stage.Now();
+    if (auto map = Map::At(*guard, both->map); map.ok()) {
+      const uint64_t key = stage.random()() % 4;
+      const Watch inner("HashMap");
+      map->Set(key, 1).IgnoreError();
+      stage.Now();
+      map->Erase(stage.random()() % 4).IgnoreError();
+      if (const uint64_t* value = map->Find(key); value != nullptr) {
+        static std::atomic<uint64_t> result;
+        result.store(*value);  // or nothing would be read
+      }
+      map->ForEach([](uint64_t, uint64_t) {});
+      if (stage.random()() % 8 == 0) map->Destroy().IgnoreError();
+    }
+    const auto savepoint = guard->MakeSavepoint();
+    if (auto numbers = Numbers::At(*guard, both->numbers); numbers.ok()) {
+      const Watch inner("Vector");
+      for (uint32_t n = 0; n < 5; ++n) numbers->PushBack(n).IgnoreError();
+      stage.Now();
+      numbers->Change(1, 2).IgnoreError();
+      numbers->PopBack().IgnoreError();
+      if (stage.random()() % 8 == 0) numbers->Destroy().IgnoreError();
+    }
+    guard->usage().IgnoreError();
+    if (stage.random()() % 3 == 0) guard->RollBack(savepoint);
+    if (stage.random()() % 3 == 0) guard->RollBack();
+    stage.Now();
+  }
+}
+
 // Mutex and its kin.
 template <typename M>
 void UseLock(Stage& stage) {
@@ -472,6 +560,9 @@ struct Object {
   const char* name;
   size_t bytes;
   void (*use)(Stage& stage);
+  // How many words from its start are not of long tables, whose entries are
+  // alike.
+  size_t in_full = 20;
 
   // What a failure of its tests says.
   friend void PrintTo(const Object& object, std::ostream* out) {
@@ -489,6 +580,9 @@ const Object kObjects[] = {
     {"LargeValue", Value<Large>::SizeBytes(), &UseValue<Large>},
     {"Array", Array<uint32_t>::SizeBytes(16), &UseArray<uint32_t>},
     {"BoolArray", Array<bool>::SizeBytes(16), &UseArray<bool>},
+    {"UndoableArray", Array<uint32_t>::SizeBytes(16, {.undo = 4}),
+     &UseUndoableArray},
+    {"Arena", Arena::SizeBytes(kArenaBytes, kArenaUndo), &UseArena, 150},
     {"Mutex", Mutex::SizeBytes(), &UseLock<Mutex>},
     {"RecursiveMutex", RecursiveMutex::SizeBytes(), &UseLock<RecursiveMutex>},
     {"SharedMutex", SharedMutex::SizeBytes(), &UseLock<SharedMutex>},
@@ -595,13 +689,11 @@ TEST_P(HostileObjectTest, EachWord) {
       moments = stage.moments();
       ground.Save();
     }
-    // Everything at each moment; of long tables, whose entries are alike, two
-    // values at one moment each.
-    constexpr size_t kInFull = 20;
+    // Everything at each moment; of long tables two values at one moment each.
     for (size_t i = 0; i < (ground.size() - kUserArea) / 8; ++i) {
       const size_t offset = kUserArea + i * 8;
       const std::vector<Rubbish> rubbish = MakeRubbish(ground, random);
-      if (i < kInFull) {
+      if (i < object.in_full) {
         for (const Rubbish& it : rubbish) {
           for (int moment = 0; moment < moments; ++moment) {
             strike(ground, offset, moment, it);
