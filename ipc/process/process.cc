@@ -3,9 +3,14 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <iostream>
 
 #include "absl/strings/str_cat.h"
 #include "ipc/base/deadline.h"
@@ -24,7 +29,56 @@ bool WaitForEnd(int pidfd, Deadline deadline) {
   }
 }
 
+// Closes all from 3 on that are not in `kept`.
+void CloseOthers(std::vector<int> kept) {
+  std::sort(kept.begin(), kept.end());
+  unsigned first = 3;
+  for (const int fd : kept) {
+    const auto next = static_cast<unsigned>(fd);
+    if (fd < 3 || next < first) continue;
+    if (next > first) close_range(first, next - 1, 0);
+    first = next + 1;
+  }
+  close_range(first, ~0U, 0);
+}
+
+// noexcept: an exception must not end up among the frames of the parent's
+// functions, which the child has a copy of.
+[[noreturn]] void RunChild(const std::function<int()>& run,
+                           const StartOptions& options, pid_t parent) noexcept {
+  if (options.death_signal != 0) {
+    prctl(PR_SET_PDEATHSIG, options.death_signal);
+    // A parent that died before the line above will send nothing.
+    if (getppid() != parent) _exit(1);
+  }
+  if (options.keep_fds.has_value()) CloseOthers(*options.keep_fds);
+  const int code = run();
+  std::cout.flush();
+  fflush(nullptr);
+  _exit(code);
+}
+
 }  // namespace
+
+absl::StatusOr<Process> Process::Start(const std::function<int()>& run,
+                                       const StartOptions& options) {
+  // Or else the child would write it, too.
+  std::cout.flush();
+  fflush(nullptr);
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  if (pid == 0) RunChild(run, options, parent);
+  if (pid < 0) return PosixError(errno, "fork");
+  // The number cannot mean another process: nobody reaps the child before.
+  UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd.ok()) {
+    const int error = errno;
+    kill(pid, SIGKILL);
+    RetryOnEintr([&] { return waitpid(pid, nullptr, 0); });
+    return PosixError(error, absl::StrCat("pidfd_open of process ", pid));
+  }
+  return Process(pid, std::move(pidfd));
+}
 
 absl::StatusOr<ExitStatus> Process::Join(absl::Duration timeout) {
   if (exit_status_.has_value()) return *exit_status_;

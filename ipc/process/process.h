@@ -1,9 +1,11 @@
 // Process is a handle to a child process, by pidfd: unlike a process id it can
 // never come to mean another process.
 //
-// Example:
+// Example, of a function; ipc/process/spawn.h starts programs:
 //
-//   absl::StatusOr<Process> child = Spawn(options);
+//   absl::StatusOr<Process> child = Process::Start([&] {
+//     return results.Send(Work()).ok() ? 0 : 1;
+//   });
 //   child->Terminate();
 //   absl::StatusOr<ExitStatus> status = child->Join(absl::Seconds(5));
 //   if (absl::IsDeadlineExceeded(status.status())) child->Kill();
@@ -17,7 +19,10 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -28,8 +33,36 @@
 
 namespace ipc::process {
 
+struct StartOptions {
+  // If set, the child closes all descriptors from 3 on but these, so that a
+  // stream ends when it should. Otherwise it has all that its parent has.
+  std::optional<std::vector<int>> keep_fds = std::nullopt;
+
+  // Sent to the child when the thread that called Start ends; see
+  // SpawnOptions::death_signal.
+  int death_signal = 0;
+};
+
 class Process : public Waitable {
  public:
+  // Runs `run` in a child, a copy of this process by fork(2); what it returns
+  // is the child's exit code, from 0 to 255. Then the child ends like Python's:
+  // output is flushed, but neither destructors nor exit handlers run, as what
+  // they would clean up is the parent's. An exception that leaves `run` is
+  // SIGABRT.
+  //
+  // The usual rules: of this process' threads only the one that calls Start
+  // lives on in the child. What another one holds at that moment, such as a
+  // mutex or half a gRPC call, stays so for ever; so start children before
+  // threads, or Spawn programs. Objects of ipc are made for it, and each header
+  // says what a child may do with them. To copy the page tables of a large
+  // process takes time: see ipc/process/spawn.h for one that does not.
+  //
+  // ResourceExhausted if the kernel has no room for another process. Where only
+  // the pidfd could not be had, `run` may have begun when it was killed.
+  static absl::StatusOr<Process> Start(const std::function<int()>& run,
+                                       const StartOptions& options = {});
+
   // Takes over a child of this process.
   Process(pid_t pid, UniqueFd pidfd) : pid_(pid), pidfd_(std::move(pidfd)) {}
   Process(Process&&) = default;

@@ -1,0 +1,254 @@
+// Process::Start, with the behaviours of CPython's _TestProcess under its
+// names.
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ipc/base/unique_fd.h"
+#include "ipc/process/exit_status.h"
+#include "ipc/process/process.h"
+
+namespace ipc::process {
+namespace {
+
+struct Pipe {
+  Pipe() {
+    int fds[2];
+    EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
+    read_end.Reset(fds[0]);
+    write_end.Reset(fds[1]);
+  }
+  UniqueFd read_end;
+  UniqueFd write_end;
+};
+
+// To the end of the stream: until the last writer is gone.
+std::string ReadAll(int fd) {
+  std::string text;
+  char buffer[4096];
+  ssize_t n;
+  while ((n = read(fd, buffer, sizeof(buffer))) > 0) text.append(buffer, n);
+  return text;
+}
+
+// CPython: test_process
+TEST(ProcessStartTest, Process) {
+  Pipe pipe;
+  const int number = 7;
+  absl::StatusOr<Process> child = Process::Start([&] {
+    const std::string text = std::to_string(getpid()) + " " +
+                             std::to_string(getppid()) + " " +
+                             std::to_string(number);
+    return write(pipe.write_end.get(), text.data(), text.size()) > 0 ? 0 : 1;
+  });
+  ASSERT_TRUE(child.ok()) << child.status();
+  pipe.write_end.Reset();
+  EXPECT_EQ(ReadAll(pipe.read_end.get()), std::to_string(child->pid()) + " " +
+                                              std::to_string(getpid()) + " 7");
+  EXPECT_EQ(child->Join()->exitcode(), 0);
+  EXPECT_FALSE(child->IsAlive());
+}
+
+// CPython: test_many_processes
+TEST(ProcessStartTest, ManyProcesses) {
+  std::vector<Process> sleepers;
+  for (int i = 0; i < 10; ++i) {
+    absl::StatusOr<Process> child = Process::Start([]() -> int {
+      while (true) pause();
+    });
+    ASSERT_TRUE(child.ok()) << child.status();
+    sleepers.push_back(*std::move(child));
+  }
+  for (const Process& child : sleepers) ASSERT_TRUE(child.Terminate().ok());
+  for (Process& child : sleepers) {
+    EXPECT_EQ(child.Join()->exitcode(), -SIGTERM);
+  }
+}
+
+// CPython: test_terminate, test_kill, test_interrupt
+TEST(ProcessStartTest, SignalsAreExitCodes) {
+  for (const int signal : {SIGTERM, SIGKILL, SIGINT}) {
+    absl::StatusOr<Process> child = Process::Start([]() -> int {
+      while (true) pause();
+    });
+    ASSERT_TRUE(child.ok());
+    EXPECT_EQ(child->Join(absl::ZeroDuration()).status().code(),
+              absl::StatusCode::kDeadlineExceeded);
+    EXPECT_TRUE(child->IsAlive());
+    ASSERT_TRUE(child->Signal(signal).ok());
+    EXPECT_EQ(child->Join()->exitcode(), -signal);
+  }
+}
+
+// CPython: test_sys_exit
+TEST(ProcessStartTest, WhatItReturnsIsItsExitCode) {
+  for (const int code : {0, 1, 8, 255}) {
+    EXPECT_EQ(Process::Start([&] { return code; })->Join()->exitcode(), code);
+  }
+}
+
+// CPython: test_uncaught_exception, which is exit code 1 there.
+TEST(ProcessStartTest, AnExceptionDoesNotGetOut) {
+  Pipe pipe;
+  absl::StatusOr<Process> child = absl::UnknownError("not started");
+  try {
+    child = Process::Start([&]() -> int {
+      dup2(pipe.write_end.get(), STDERR_FILENO);
+      throw std::runtime_error("uncaught");
+    });
+  } catch (...) {
+    // In the child, if at all.
+    _exit(99);
+  }
+  pipe.write_end.Reset();
+  ASSERT_TRUE(child.ok());
+  EXPECT_EQ(child->Join()->exitcode(), -SIGABRT);
+  EXPECT_THAT(ReadAll(pipe.read_end.get()), ::testing::HasSubstr("uncaught"));
+}
+
+// CPython: test_stdio_flush, and that nothing is printed twice.
+TEST(ProcessStartTest, OutputIsFlushedOnce) {
+  Pipe pipe;
+  absl::StatusOr<Process> outer = Process::Start([&] {
+    dup2(pipe.write_end.get(), STDOUT_FILENO);
+    printf("parent ");
+    std::cout << "too ";
+    absl::StatusOr<Process> inner = Process::Start([] {
+      printf("child ");
+      std::cout << "as well ";
+      return 0;
+    });
+    if (!inner.ok() || inner->Join()->exitcode() != 0) return 1;
+    printf("end");
+    return 0;
+  });
+  pipe.write_end.Reset();
+  ASSERT_TRUE(outer.ok());
+  EXPECT_EQ(outer->Join()->exitcode(), 0);
+  EXPECT_EQ(ReadAll(pipe.read_end.get()), "parent too child as well end");
+}
+
+// What the parent has is the parent's to clean up.
+TEST(ProcessStartTest, NoDestructorsNorExitHandlersInTheChild) {
+  Pipe pipe;
+  struct Guard {
+    ~Guard() { EXPECT_EQ(write(fd, "x", 1), 1); }
+    int fd;
+  };
+  {
+    const Guard guard = {pipe.write_end.get()};
+    absl::StatusOr<Process> child = Process::Start([&] {
+      static int fd;
+      fd = guard.fd;
+      return atexit([] { (void)!write(fd, "y", 1); });
+    });
+    ASSERT_TRUE(child.ok());
+    EXPECT_EQ(child->Join()->exitcode(), 0);
+  }
+  pipe.write_end.Reset();
+  EXPECT_EQ(ReadAll(pipe.read_end.get()), "x");
+}
+
+// CPython: test_sentinel, and that it fires while a grandchild lives.
+TEST(ProcessStartTest, Sentinel) {
+  Pipe pid;
+  absl::StatusOr<Process> child = Process::Start([&] {
+    absl::StatusOr<Process> grandchild = Process::Start([]() -> int {
+      while (true) pause();
+    });
+    const pid_t number = grandchild->pid();
+    return write(pid.write_end.get(), &number, sizeof(number)) > 0 ? 0 : 1;
+  });
+  ASSERT_TRUE(child.ok());
+  pollfd sentinel = {child->poll_fd(), POLLIN, 0};
+  EXPECT_EQ(poll(&sentinel, 1, -1), 1);
+  EXPECT_EQ(child->Join()->exitcode(), 0);
+  pid_t grandchild;
+  ASSERT_EQ(read(pid.read_end.get(), &grandchild, sizeof(grandchild)),
+            static_cast<ssize_t>(sizeof(grandchild)));
+  EXPECT_EQ(kill(grandchild, SIGKILL), 0);
+}
+
+TEST(ProcessStartTest, HoldsExactlyTheFdsItIsToKeep) {
+  Pipe kept;
+  Pipe other;
+  const std::vector<int> keep = {kept.write_end.get(), kept.write_end.get(), 0,
+                                 -1, 1 << 20};
+  absl::StatusOr<Process> child = Process::Start(
+      [&] {
+        int open = 0;
+        for (int fd = 3; fd < 1024; ++fd) open += fcntl(fd, F_GETFD) >= 0;
+        const bool is_kept = fcntl(kept.write_end.get(), F_GETFD) >= 0;
+        return open == 1 && is_kept ? 0 : open;
+      },
+      {.keep_fds = keep});
+  ASSERT_TRUE(child.ok());
+  EXPECT_EQ(child->Join()->exitcode(), 0);
+  absl::StatusOr<Process> none = Process::Start(
+      [&] {
+        // It has no end of its own of the pipe it is the reader of, nor has
+        // anybody else, so the stream ends.
+        return fcntl(other.write_end.get(), F_GETFD) >= 0 ? 1 : 0;
+      },
+      {.keep_fds = std::vector<int>()});
+  ASSERT_TRUE(none.ok());
+  EXPECT_EQ(none->Join()->exitcode(), 0);
+}
+
+TEST(ProcessStartTest, DeathSignalFollowsTheParent) {
+  Pipe alive;
+  Pipe ready;
+  absl::StatusOr<Process> parent = Process::Start([&]() -> int {
+    absl::StatusOr<Process> child = Process::Start(
+        [&]() -> int {
+          (void)!write(ready.write_end.get(), "", 1);
+          while (true) pause();
+        },
+        {.death_signal = SIGKILL});
+    while (true) pause();
+  });
+  ASSERT_TRUE(parent.ok());
+  alive.write_end.Reset();
+  char byte;
+  ASSERT_EQ(read(ready.read_end.get(), &byte, 1), 1);
+  ASSERT_TRUE(parent->Kill().ok());
+  EXPECT_EQ(parent->Join()->exitcode(), -SIGKILL);
+  // End of file, because the only writer, the child's child, is gone.
+  EXPECT_EQ(ReadAll(alive.read_end.get()), "");
+}
+
+int CountFds() {
+  int open = 0;
+  for (int fd = 0; fd < 1024; ++fd) open += fcntl(fd, F_GETFD) >= 0;
+  return open;
+}
+
+// Nothing is left of a thousand of them.
+TEST(ProcessStartTest, LeavesNothingBehind) {
+  const int before = CountFds();
+  for (int i = 0; i < 1000; ++i) {
+    absl::StatusOr<Process> child = Process::Start([] { return 0; });
+    ASSERT_TRUE(child.ok()) << child.status();
+    ASSERT_EQ(child->Join()->exitcode(), 0);
+  }
+  EXPECT_EQ(CountFds(), before);
+  EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1) << "a zombie, or a child";
+}
+
+}  // namespace
+}  // namespace ipc::process
