@@ -27,6 +27,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/types/span.h"
+#include "ipc/base/spin_wait.h"
 #include "ipc/shm/array.h"
 #include "ipc/shm/mutex.h"
 #include "ipc/shm/recursive_mutex.h"
@@ -352,12 +353,37 @@ struct alignas(64) Turns {
   uint64_t taken = 0;
 };
 
-// Two processes: whoever gets it counts on; or only if it is its turn.
+// How two processes contend for a mutex.
+enum class Contention {
+  kFree,      // whoever gets it counts on
+  kTurns,     // only if it is its turn; otherwise it tries again at once
+  kHandOver,  // its holder gives it back once the other one asks for it, and
+              // counts if it had it from the other one
+};
+
 template <typename M>
-Figures MeasureContended(M& mutex, bool by_turns) {
+Figures MeasureContended(M& mutex, Contention contention) {
   Shared<Turns> turns;
-  const auto as = [&](int me) {
+  Shared<Turns> asks[2];
+  const auto hand_over_as = [&](int me) {
     return [&, me] {
+      std::atomic_ref mine(asks[me]->next);
+      std::atomic_ref others(asks[1 - me]->next);
+      for (bool handed_over = false; !handed_over;) {
+        mine.store(1, std::memory_order_relaxed);
+        const std::lock_guard<M> lock(mutex);
+        mine.store(0, std::memory_order_relaxed);
+        handed_over = turns->next != me;
+        turns->next = me;
+        while (others.load(std::memory_order_relaxed) == 0) ipc::Pause();
+      }
+    };
+  };
+  if (contention == Contention::kHandOver) {
+    return MeasureLoops(timing, hand_over_as(0), hand_over_as(1));
+  }
+  const auto as = [&](int me) {
+    return [&, me, by_turns = contention == Contention::kTurns] {
       for (bool done = false; !done;) {
         const std::lock_guard<M> lock(mutex);
         done = !by_turns || turns->next == me;
@@ -371,33 +397,36 @@ Figures MeasureContended(M& mutex, bool by_turns) {
 }
 
 template <typename M, typename... Arguments>
-Row OtherContended(const std::string& name, bool by_turns, const Target& target,
-                   Arguments... arguments) {
+Row OtherContended(const std::string& name, Contention contention,
+                   const Target& target, Arguments... arguments) {
   return {name,
           [=] {
             Shared<M> mutex(arguments...);
-            return MeasureContended(*mutex, by_turns);
+            return MeasureContended(*mutex, contention);
           },
           target};
 }
 
 std::vector<Table> Contended() {
   std::vector<Table> tables;
-  for (const bool by_turns : {true, false}) {
+  for (const auto& [contention, what] :
+       {std::pair(Contention::kHandOver, ", handed over to one who waits"),
+        std::pair(Contention::kTurns, ", in turns"),
+        std::pair(Contention::kFree, "")}) {
     tables.push_back(
-        {.title = by_turns ? "a mutex contended by two processes, in turns"
-                           : "a mutex contended by two processes",
+        {.title = absl::StrCat("a mutex contended by two processes", what),
          .rows = {
              {"Mutex",
-              [=] {
+              [contention = contention] {
                 auto mutex = Get(Mutex::CreateAnonymous());
-                return MeasureContended(mutex, by_turns);
+                return MeasureContended(mutex, contention);
               }},
-             OtherContended<PthreadMutex>("pthread mutex, robust", by_turns,
+             OtherContended<PthreadMutex>("pthread mutex, robust", contention,
                                           {.rate_at_least = 1}, true),
-             OtherContended<PthreadMutex>("pthread mutex", by_turns, {}, false),
+             OtherContended<PthreadMutex>("pthread mutex", contention, {},
+                                          false),
              OtherContended<boost::interprocess::interprocess_mutex>(
-                 "Boost mutex", by_turns, {})}});
+                 "Boost mutex", contention, {})}});
   }
   return tables;
 }
