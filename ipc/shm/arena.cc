@@ -126,6 +126,7 @@ void Arena::Guard::NextTransaction() {
   // again.
   current_ = header_->transaction.load(std::memory_order_relaxed) + 1;
   header_->transaction.store(current_, std::memory_order_relaxed);
+  recent_ = {};
 }
 
 Arena::Guard::Savepoint Arena::Guard::MakeSavepoint() {
@@ -187,7 +188,12 @@ bool Arena::Guard::IsFresh(size_t offset) const {
 }
 
 absl::Status Arena::Guard::Protect(size_t offset, size_t bytes) {
-  if (undo_.Save(offset, bytes)) return absl::OkStatus();
+  Range& recent = recent_[offset / 8 % recent_.size()];
+  if (recent.offset == offset && recent.bytes >= bytes) return absl::OkStatus();
+  if (undo_.Save(offset, bytes)) {
+    recent = {offset, bytes};
+    return absl::OkStatus();
+  }
   return absl::ResourceExhaustedError(absl::StrCat(
       "changing ", bytes,
       " bytes of an Arena: the undo log is full; end the Guard now and then, "

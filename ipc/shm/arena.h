@@ -53,6 +53,7 @@
 #ifndef IPC_SHM_ARENA_H_
 #define IPC_SHM_ARENA_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -233,6 +234,12 @@ class Arena::Guard {
   // what was made in `current_` has no old bytes worth keeping.
   uint64_t begin_ = 0;
   uint64_t current_ = 0;
+  // Some of the ranges that `current_` has saved, to save none twice in a row.
+  struct Range {
+    size_t offset = 0;
+    size_t bytes = 0;
+  };
+  std::array<Range, 16> recent_ = {};
 };
 
 // Implementation details follow.

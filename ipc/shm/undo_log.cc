@@ -7,8 +7,6 @@ namespace ipc::shm::internal {
 
 bool UndoLog::Save(size_t offset, size_t bytes) {
   if (bytes == 0) return true;
-  Record& recent = recent_[offset / 8 % recent_.size()];
-  if (recent.offset == offset && recent.bytes >= bytes) return true;
   if (capacity_ - saved_ < sizeof(Record) ||
       capacity_ - saved_ - sizeof(Record) < bytes ||
       capacity_ - saved_ < RecordBytes(bytes)) {
@@ -24,7 +22,6 @@ bool UndoLog::Save(size_t offset, size_t bytes) {
   // And what the caller does to the range after it, of which the compiler would
   // not know otherwise. See above why no other processor matters.
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  recent = record;
   return true;
 }
 
@@ -32,14 +29,8 @@ void UndoLog::Clear() {
   if (exists()) CutTo(0);
 }
 
-size_t UndoLog::Mark() {
-  recent_ = {};
-  return saved_;
-}
-
 void UndoLog::CutTo(size_t mark) {
   saved_ = mark;
-  recent_ = {};
   // Release: all changes come before it.
   used().store(mark, std::memory_order_release);
   // And what is saved or changed next, after it.

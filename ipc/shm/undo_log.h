@@ -26,7 +26,6 @@
 #ifndef IPC_SHM_UNDO_LOG_H_
 #define IPC_SHM_UNDO_LOG_H_
 
-#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -61,8 +60,8 @@ class UndoLog {
   bool Save(size_t offset, size_t bytes);
   // From now on what was saved is there to stay.
   void Clear();
-  // Where the log ends; what is saved from now on is saved anew.
-  size_t Mark();
+  // Where the log ends.
+  size_t Mark() const { return saved_; }
   // Puts everything back, the last saved first, down to that mark, and forgets
   // it. False if the log makes no sense: then nothing is changed.
   bool RollBack(size_t mark = 0);
@@ -84,8 +83,6 @@ class UndoLog {
   size_t capacity_ = 0;
   absl::Span<std::byte> target_;
   size_t saved_ = 0;  // what `used` is, if nobody scribbles over it
-  // Some of the ranges that are saved, to save none twice in a row.
-  std::array<Record, 16> recent_ = {};
 };
 
 }  // namespace ipc::shm::internal

@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
+#include "tests/testing/unique_name.h"
 
 namespace ipc {
 namespace {
@@ -21,7 +22,7 @@ class NamedMemoryTest : public ::testing::Test {
  protected:
   ~NamedMemoryTest() override { unlink(path_.c_str()); }
 
-  const std::string name_ = absl::StrCat("parley_named_memory_test_", getpid());
+  const std::string name_ = testing::UniqueName("parley_named_memory_test");
   const std::string path_ = absl::StrCat("/dev/shm/", name_);
 };
 

@@ -18,13 +18,13 @@
 #include "ipc/mqueue/typed_queue.h"
 #include "ipc/shm/layout.h"
 #include "tests/ipc/mqueue/child_process.h"
+#include "tests/testing/unique_name.h"
 
 namespace ipc::mqueue {
 namespace {
 
 std::string UniqueName() {
-  static int count = 0;
-  return absl::StrCat("parley_named_queue_test_", getpid(), "_", ++count);
+  return testing::UniqueName("parley_named_queue_test");
 }
 
 TEST(NamedQueueTest, OpenedByName) {

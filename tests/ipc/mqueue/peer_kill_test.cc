@@ -28,6 +28,7 @@
 #include "tests/ipc/mqueue/child_process.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
 #include "tests/testing/kill_points.h"
+#include "tests/testing/unique_name.h"
 
 namespace ipc::mqueue {
 namespace {
@@ -77,7 +78,7 @@ class BoostQueue {
   static constexpr char kName[] = "Boost message_queue";
 
   BoostQueue() {
-    const std::string name = "parley-kill-test-" + std::to_string(getpid());
+    const std::string name = testing::UniqueName("parley-kill-test");
     boost::interprocess::message_queue::remove(name.c_str());
     queue_.emplace(boost::interprocess::create_only, name.c_str(), kSlots,
                    kBytes);

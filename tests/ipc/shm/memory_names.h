@@ -1,5 +1,4 @@
-// Names in /dev/shm for one test, unique also among processes in namespaces of
-// their own, which are removed with the test.
+// Names in /dev/shm for one test, which are removed with it.
 //
 // Example:
 //
@@ -10,11 +9,11 @@
 
 #include <unistd.h>
 
-#include <random>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "tests/testing/unique_name.h"
 
 namespace ipc::shm {
 
@@ -27,10 +26,7 @@ class MemoryNames {
     for (const std::string& name : names_) unlink(Path(name).c_str());
   }
 
-  std::string New() {
-    return Adopt(absl::StrCat("parley_shm_test_", getpid(), "_", random_, "_",
-                              names_.size()));
-  }
+  std::string New() { return Adopt(testing::UniqueName("parley_shm_test")); }
   // Removes `name`, too.
   std::string Adopt(const std::string& name) {
     names_.push_back(name);
@@ -45,7 +41,6 @@ class MemoryNames {
   }
 
  private:
-  const unsigned random_ = std::random_device()();
   std::vector<std::string> names_;
 };
 

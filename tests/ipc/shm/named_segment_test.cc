@@ -30,6 +30,7 @@
 #include "ipc/shm/value.h"
 #include "tests/ipc/shm/child.h"
 #include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/unique_name.h"
 
 namespace ipc::shm {
 namespace {
@@ -54,8 +55,7 @@ class NamedSegmentTest : public ::testing::Test {
     return ours;
   }
 
-  const std::string name_ =
-      absl::StrCat("parley_named_segment_test_", getpid());
+  const std::string name_ = testing::UniqueName("parley_named_segment_test");
   const std::string path_ = absl::StrCat("/dev/shm/", name_);
 };
 

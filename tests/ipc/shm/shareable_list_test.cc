@@ -450,7 +450,7 @@ TEST_F(ShareableListTest, ATableThatMakesNoSenseIsDataLoss) {
     const std::string name = Forge(table, kRest);
     EXPECT_THAT(ShareableList::Open(name),
                 StatusIs(absl::StatusCode::kDataLoss, HasSubstr(name)))
-        << testing::PrintToString(table);
+        << ::testing::PrintToString(table);
   }
   // Boundaries out of order; a slot longer than any format can say.
   EXPECT_THAT(ShareableList::Open(Forge({2, 0, 16, 8, 0, 0}, 18)),
@@ -508,7 +508,7 @@ TEST_F(ShareableListTest, BadFormatsAndCodesAreDataLoss) {
     for (int i = -128; i < 128; ++i) {
       *code = static_cast<std::byte>(i);
       EXPECT_EQ(list.Get(0).status().code(),
-                testing::Value(good_codes, testing::Contains(i))
+                ::testing::Value(good_codes, ::testing::Contains(i))
                     ? absl::StatusCode::kOk
                     : absl::StatusCode::kDataLoss)
           << text << " " << i;

@@ -47,6 +47,7 @@
 #include "tests/ipc/shm/child.h"
 #include "tests/ipc/shm/status_matchers.h"
 #include "tests/testing/kill_points.h"
+#include "tests/testing/unique_name.h"
 
 namespace ipc::shm {
 namespace {
@@ -873,7 +874,7 @@ std::vector<Operation> Barriers() {
 }
 
 std::vector<Operation> Segments() {
-  const std::string name = absl::StrCat("parley_sync_kill_test_", getpid());
+  const std::string name = testing::UniqueName("parley_sync_kill_test");
   const auto open = [](World& world) {
     return Segment::FromFd(
         UniqueFd(fcntl(world.segment.fd(), F_DUPFD_CLOEXEC, 0)));
