@@ -165,10 +165,17 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   void Terminate() {
     Abandon();
     for (std::optional<Worker>& worker : workers_) {
-      if (worker.has_value()) worker->process.Join().status().IgnoreError();
+      if (worker.has_value()) {
+        worker->process.Join(kServerTimeout).status().IgnoreError();
+      }
       worker.reset();
     }
-    if (server_.has_value()) server_->Stop().IgnoreError();
+    if (!server_.has_value()) return;
+    if (absl::IsDeadlineExceeded(server_->Stop(kServerTimeout))) {
+      // Somebody has stopped it, or it adopted a child of a worker's.
+      server_->server().Kill().IgnoreError();
+      server_->Stop().IgnoreError();
+    }
   }
 
   // Terminate, but for what waits.

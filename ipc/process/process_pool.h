@@ -138,8 +138,8 @@ class ProcessPool {
   ProcessPool& operator=(ProcessPool&&) noexcept;
   ~ProcessPool();
 
-  // Never waits. InvalidArgument if `input` exceeds max_input_bytes,
-  // FailedPrecondition after Close.
+  // Does not wait for tasks. InvalidArgument if `input` exceeds
+  // max_input_bytes, FailedPrecondition after Close.
   absl::StatusOr<PoolTask> Submit(absl::string_view input);
 
   // The results of all `inputs`, in their order. DeadlineExceeded if they are
