@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "ipc/base/deadline.h"
@@ -86,7 +87,8 @@ class ForkServer::Client {
     UniqueFd report(ends[0]);
     const UniqueFd server_end(ends[1]);
 
-    absl::MutexLock lock(&mutex_);
+    if (absl::Status s = TakeTurn(deadline); !s.ok()) return s;
+    const absl::Cleanup end_turn = [this] { EndTurn(); };
     if (!control_.ok()) {
       return absl::FailedPreconditionError(
           "fork server: it was stopped: create another one");
@@ -125,11 +127,12 @@ class ForkServer::Client {
   }
 
   absl::Status Stop(absl::Duration timeout) {
-    {
-      absl::MutexLock lock(&mutex_);
-      control_.Reset();
-    }
-    const absl::StatusOr<ExitStatus> status = server_.Join(timeout);
+    const Deadline deadline = Deadline::After(timeout);
+    if (absl::Status s = TakeTurn(deadline); !s.ok()) return s;
+    const absl::Cleanup end_turn = [this] { EndTurn(); };
+    control_.Reset();
+    const absl::StatusOr<ExitStatus> status =
+        server_.Join(deadline.Remaining());
     if (absl::IsDeadlineExceeded(status.status())) {
       return Annotate(status.status(),
                       "fork server: it waits for its children, and");
@@ -145,10 +148,28 @@ class ForkServer::Client {
   const Process& server() const { return server_; }
 
  private:
+  // Who has the turn may use `control_`, join the server, and wait for it with
+  // no lock held, so that the time-outs of others go on.
+  absl::Status TakeTurn(Deadline deadline) {
+    absl::MutexLock lock(&mutex_);
+    const auto is_free = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return !busy_;
+    };
+    if (!mutex_.AwaitWithTimeout(absl::Condition(&is_free),
+                                 deadline.Remaining())) {
+      return Silent();
+    }
+    busy_ = true;
+    return absl::OkStatus();
+  }
+  void EndTurn() {
+    absl::MutexLock lock(&mutex_);
+    busy_ = false;
+  }
+
   absl::Status Send(uint64_t number, absl::string_view function,
                     absl::string_view argument, int report,
-                    absl::Span<const int> fds, Deadline deadline)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                    absl::Span<const int> fds, Deadline deadline) {
     std::vector<int> all = {report};
     all.insert(all.end(), fds.begin(), fds.end());
     ForkRequest request = {.number = number,
@@ -187,8 +208,7 @@ class ForkServer::Client {
     }
   }
 
-  absl::StatusOr<Answer> Receive(Deadline deadline)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  absl::StatusOr<Answer> Receive(Deadline deadline) {
     const int control = control_.get();
     if (!WaitFor(control, POLLIN, deadline)) return Silent();
     Answer answer = {};
@@ -219,7 +239,7 @@ class ForkServer::Client {
     return answer;
   }
 
-  absl::Status Gone() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  absl::Status Gone() {
     // The socket closes a moment before the process has ended.
     const absl::StatusOr<ExitStatus> status = server_.Join(absl::Seconds(1));
     return absl::UnavailableError(absl::StrCat(
@@ -237,9 +257,11 @@ class ForkServer::Client {
 
   const pid_t owner_ = getpid();
   absl::Mutex mutex_;
+  bool busy_ ABSL_GUARDED_BY(mutex_) = false;
+  // Of who has the turn:
   Process server_;
-  UniqueFd control_ ABSL_GUARDED_BY(mutex_);
-  uint64_t last_number_ ABSL_GUARDED_BY(mutex_) = 0;
+  UniqueFd control_;
+  uint64_t last_number_ = 0;
 };
 
 ForkServer::ForkServer(std::unique_ptr<Client> client)

@@ -49,7 +49,8 @@
 //
 // Fork: for the process that created it.
 //
-// Thread safety: Start may be called from many threads; they take turns.
+// Thread safety: Start and Stop may be called from many threads; they take
+// turns.
 //
 // Lifetime: the destructor closes the socket, upon which the server ends once
 // its last child has; it does not wait. Until Stop, a server that has ended is

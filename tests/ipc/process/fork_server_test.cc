@@ -274,6 +274,20 @@ TEST(ForkServerTest, TheServerIsStopped) {
   EXPECT_TRUE(server.Stop().ok());
 }
 
+TEST(ForkServerTest, ATimeoutDoesNotWaitForOthers) {
+  ForkServer server = Create();
+  ASSERT_TRUE(server.server().Signal(SIGSTOP).ok());
+  std::thread patient(
+      [&] { EXPECT_EQ(server.Start("exit", "3")->Join()->exitcode(), 3); });
+  // Whether the other one is waiting already or not.
+  EXPECT_EQ(
+      server.Start("exit", "4", {}, absl::Milliseconds(20)).status().code(),
+      absl::StatusCode::kDeadlineExceeded);
+  ASSERT_TRUE(server.server().Signal(SIGCONT).ok());
+  patient.join();
+  EXPECT_TRUE(server.Stop().ok());
+}
+
 // What becomes of server and child when the client is killed; each holds the
 // end of a pipe for as long as it lives.
 void KillClient(int death_signal, std::string* server_end,
