@@ -98,7 +98,7 @@ void PoolCore::WaitFor(const Task& task, Deadline deadline) {
   }
 }
 
-void PoolCore::Settle(Task task, absl::StatusOr<std::string> result) {
+void PoolCore::Settle(const Task& task, absl::StatusOr<std::string> result) {
   if (task->result.has_value()) return;
   Withdraw(task);
   const auto waiting = std::find(backlog_.begin(), backlog_.end(), task);
@@ -327,7 +327,7 @@ void PoolCore::TakeResult(absl::string_view message) {
   }
 }
 
-void PoolCore::Withdraw(Task task) {
+void PoolCore::Withdraw(const Task& task) {
   const auto sent = sent_.find(task->id);
   if (sent == sent_.end() || sent->second != task) return;
   board_.Settle(task->word);
@@ -335,7 +335,8 @@ void PoolCore::Withdraw(Task task) {
   sent_.erase(sent);
 }
 
-void PoolCore::SettleSent(Task task, absl::StatusOr<std::string> result) {
+void PoolCore::SettleSent(const Task& task,
+                          absl::StatusOr<std::string> result) {
   task->result = std::move(result);
   task->core = nullptr;
   task->input.clear();
@@ -388,11 +389,11 @@ void PoolCore::CheckTime(size_t index) {
   Worker& worker = *workers_[index];
   worker.killed_for = id;
   worker.process.Kill().IgnoreError();
-  Settle(sent->second,
-         absl::DeadlineExceededError(absl::StrCat(
-             "process pool: the task ran for more than ",
-             absl::FormatDuration(options_.task_timeout), ", so its worker ",
-             worker.process.pid(), " was killed")));
+  const Task task = sent->second;
+  Settle(task, absl::DeadlineExceededError(absl::StrCat(
+                   "process pool: the task ran for more than ",
+                   absl::FormatDuration(options_.task_timeout),
+                   ", so its worker ", worker.process.pid(), " was killed")));
 }
 
 void PoolCore::Replace(size_t index) {

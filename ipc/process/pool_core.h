@@ -57,8 +57,9 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   // Until `task` is done or the deadline has passed.
   void WaitFor(const Task& task, Deadline deadline);
 
-  // Gives `task` its result, unless it has one.
-  void Settle(Task task, absl::StatusOr<std::string> result);
+  // Gives `task` its result, unless it has one. Here and below, `task` must not
+  // be the element of `sent_`, which goes.
+  void Settle(const Task& task, absl::StatusOr<std::string> result);
 
   void Close() { closed_ = true; }
 
@@ -100,9 +101,9 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   void TakeResult(absl::string_view message);
 
   // Whatever comes for it from now on is not its.
-  void Withdraw(Task task);
+  void Withdraw(const Task& task);
 
-  void SettleSent(Task task, absl::StatusOr<std::string> result);
+  void SettleSent(const Task& task, absl::StatusOr<std::string> result);
 
   void SettleAll(const absl::Status& status);
 

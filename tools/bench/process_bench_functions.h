@@ -14,11 +14,12 @@ namespace bench {
 
 inline ipc::process::ForkFunctions ProcessBenchFunctions() {
   return {{"byte",
-           [](absl::string_view, std::vector<ipc::UniqueFd> fds) {
+           [](absl::string_view, const std::vector<ipc::UniqueFd>& fds) {
              return write(fds[0].get(), "", 1) == 1 ? 0 : 1;
            }},
-          {"nothing",
-           [](absl::string_view, std::vector<ipc::UniqueFd>) { return 0; }}};
+          {"nothing", [](absl::string_view, const std::vector<ipc::UniqueFd>&) {
+             return 0;
+           }}};
 }
 
 }  // namespace bench

@@ -58,30 +58,30 @@ std::string ReadAll(int fd) {
   return text;
 }
 
-int Exit(absl::string_view argument, std::vector<UniqueFd> /*fds*/) {
+int Exit(absl::string_view argument, const std::vector<UniqueFd>& /*fds*/) {
   int code = 0;
   return absl::SimpleAtoi(argument, &code) ? code : 99;
 }
 
 // Says that it runs, and waits to be killed.
-int Hang(absl::string_view /*argument*/, std::vector<UniqueFd> fds) {
+int Hang(absl::string_view /*argument*/, const std::vector<UniqueFd>& fds) {
   if (!fds.empty()) (void)!write(fds[0].get(), "", 1);
   while (true) pause();
 }
 
-int Echo(absl::string_view argument, std::vector<UniqueFd> fds) {
+int Echo(absl::string_view argument, const std::vector<UniqueFd>& fds) {
   const auto size = static_cast<ssize_t>(argument.size());
   return write(fds[0].get(), argument.data(), argument.size()) == size ? 0 : 1;
 }
 
 // The descriptors it has, but for the one that it is to write to.
-int ListFds(absl::string_view /*argument*/, std::vector<UniqueFd> fds) {
+int ListFds(absl::string_view /*argument*/, const std::vector<UniqueFd>& fds) {
   std::string text;
   for (int fd = 0; fd < 1024; ++fd) {
     if (fcntl(fd, F_GETFD) < 0 || fd == fds[0].get()) continue;
     absl::StrAppend(&text, fd, " ");
   }
-  return Echo(text, std::move(fds));
+  return Echo(text, fds);
 }
 
 ForkFunctions Functions() {
@@ -90,13 +90,13 @@ ForkFunctions Functions() {
           {"echo", Echo},
           {"list fds", ListFds},
           {"abort",
-           [](absl::string_view, std::vector<UniqueFd>) -> int {
+           [](absl::string_view, const std::vector<UniqueFd>&) -> int {
              const rlimit no_core = {0, 0};
              setrlimit(RLIMIT_CORE, &no_core);
              signal(SIGABRT, SIG_DFL);
              abort();
            }},
-          {"mask", [](absl::string_view, std::vector<UniqueFd>) {
+          {"mask", [](absl::string_view, const std::vector<UniqueFd>&) {
              sigset_t mask;
              sigprocmask(SIG_BLOCK, nullptr, &mask);
              int blocked = 0;
