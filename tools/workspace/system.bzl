@@ -31,6 +31,7 @@ _LIBRARIES = {
         extra_libs = ["-Wl,--no-as-needed", "-lgrpc++_reflection", "-lgrpcpp_channelz", "-Wl,--as-needed"],
     ),
     "gtest": struct(pc = ["gtest", "gmock"], package = "libgmock-dev"),
+    "libcrypto": struct(pc = ["libcrypto"], package = "libssl-dev"),
     "protobuf": struct(pc = ["protobuf"], package = "libprotobuf-dev"),
     "re2": struct(pc = ["re2"], package = "libre2-dev"),
     "zeromq": struct(pc = ["libzmq"], package = "libzmq3-dev"),

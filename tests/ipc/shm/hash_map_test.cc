@@ -8,7 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/shm/arena.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {

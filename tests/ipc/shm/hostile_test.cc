@@ -58,7 +58,7 @@
 #include "ipc/shm/vector.h"
 #include "tests/ipc/shm/child.h"
 #include "tests/ipc/shm/memory_names.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {

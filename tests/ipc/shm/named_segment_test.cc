@@ -29,7 +29,7 @@
 #include "ipc/shm/semaphore.h"
 #include "ipc/shm/value.h"
 #include "tests/ipc/shm/child.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 #include "tests/testing/unique_name.h"
 
 namespace ipc::shm {
