@@ -12,6 +12,7 @@ _LIBRARIES = {
     "absl_cord": struct(pc = ["absl_cord"], package = "libabsl-dev"),
     "absl_flags": struct(pc = ["absl_flags", "absl_flags_parse", "absl_flags_usage"], package = "libabsl-dev"),
     "absl_containers": struct(pc = ["absl_flat_hash_map", "absl_flat_hash_set", "absl_btree"], package = "libabsl-dev"),
+    "absl_functional": struct(pc = ["absl_function_ref"], package = "libabsl-dev"),
     "absl_random": struct(pc = ["absl_random_random"], package = "libabsl-dev"),
     "absl_span": struct(pc = ["absl_span"], package = "libabsl-dev"),
     "absl_status": struct(pc = ["absl_status"], package = "libabsl-dev"),

@@ -140,5 +140,30 @@ TEST(HashMapTest, ACircleEnds) {
   EXPECT_LT(visits, (size_t{1} << 16) / 16);
 }
 
+// What was freed one at a time is there for the next one, at once.
+TEST(HashMapTest, FilledAndEmptiedItTakesMore) {
+  Arena arena = *Arena::CreateAnonymous(1 << 14);
+  const auto at = [&] {
+    auto guard = arena.Lock();
+    return Map::Create(*guard, 64)->pointer();
+  }();
+  for (int round = 0; round < 3; ++round) {
+    int64_t keys = 0;
+    while (true) {
+      auto guard = arena.Lock();
+      if (!Map::At(*guard, at)->Set(keys, 1).ok()) break;
+      ++keys;
+    }
+    EXPECT_GT(keys, 200) << round;
+    for (int64_t key = 0; key < keys; ++key) {
+      auto guard = arena.Lock();
+      ASSERT_THAT(Map::At(*guard, at)->Erase(key), IsOk());
+    }
+    auto guard = arena.Lock();
+    ASSERT_THAT(Map::At(*guard, at)->Set(1, 1), IsOk());
+    guard->RollBack();
+  }
+}
+
 }  // namespace
 }  // namespace ipc::shm

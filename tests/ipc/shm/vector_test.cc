@@ -85,6 +85,13 @@ TEST(VectorTest, AFullArenaOrLogChangesNothing) {
   }
 }
 
+TEST(VectorTest, NothingOfAnEmptyOneCanBeChanged) {
+  Arena arena = *Arena::CreateAnonymous(4096);
+  auto guard = arena.Lock();
+  auto numbers = Numbers::Create(*guard);
+  EXPECT_THAT(numbers->Change(0, 0), IsOk());
+}
+
 TEST(VectorTest, NoneThere) {
   Arena arena = *Arena::CreateAnonymous(4096);
   auto guard = arena.Lock();
