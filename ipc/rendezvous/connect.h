@@ -22,10 +22,10 @@ namespace ipc::rendezvous {
 
 struct ConnectOptions {
   // Of the listener: the user it had when it began to listen.
-  PeerPolicy policy;
+  PeerPolicy policy = {};
   // For all of it. A Listener that is busy takes its time for the handshake.
   absl::Duration timeout = absl::Seconds(10);
-  pipe::ConnectionOptions connection;
+  pipe::ConnectionOptions connection = {};
 };
 
 // NotFound if there is no such path; Unavailable if nobody listens there;

@@ -60,7 +60,7 @@
 namespace ipc::rendezvous {
 
 struct ListenerOptions {
-  PeerPolicy policy;
+  PeerPolicy policy = {};
   // From when a client has connected until it is accepted or dropped.
   absl::Duration handshake_timeout = absl::Seconds(5);
   // How many may shake hands at a time; others wait in the backlog.
@@ -69,7 +69,7 @@ struct ListenerOptions {
   int backlog = 128;
   // Of the file of a unix socket. To write to it is to connect.
   mode_t mode = 0600;
-  pipe::ConnectionOptions connection;
+  pipe::ConnectionOptions connection = {};
 };
 
 class Listener final : public Waitable {

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from multiprocessing import reduction
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 
 HUGE_PART = bytes(range(256))
 
@@ -63,6 +63,20 @@ def receive_truncated(receiver, sender):
     raise AssertionError("a truncated message was received")
 
 
+def wait_ready(receiver, sender):
+    """Waits for what is not there yet, for a message, and for the end."""
+    assert wait([receiver], 0) == []
+    sender.send_bytes(b"waiting")
+    assert wait([receiver]) == [receiver]
+    assert receiver.recv_bytes() == b"message"
+    assert wait([receiver]) == [receiver]
+    try:
+        receiver.recv_bytes()
+    except EOFError:
+        return
+    raise AssertionError("no end of the stream")
+
+
 def pass_handles(receiver, sender):
     """Receives a descriptor, writes to it, and sends one that can be read."""
     handle = reduction.recv_handle(receiver)
@@ -103,7 +117,7 @@ def main():
         receiver = Connection(receive_fd, writable=False) if receive_fd >= 0 else None
         sender = Connection(send_fd, readable=False) if send_fd >= 0 else None
     roles = {f.__name__: f for f in (
-        echo, send, receive, receive_truncated, pass_handles, receive_huge,
+        echo, send, receive, receive_truncated, wait_ready, pass_handles, receive_huge,
         send_huge, die_inside)}
     roles[role](receiver, sender)
 

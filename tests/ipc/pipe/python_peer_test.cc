@@ -150,6 +150,19 @@ TEST_P(PythonPeerTest, PythonSeesATruncatedMessage) {
   EXPECT_EQ(child.Wait(), 0);
 }
 
+TEST_P(PythonPeerTest, PythonWaitsForOurs) {
+  Ends ends = Connect();
+  Child child = Start("wait_ready", ends);
+  EXPECT_EQ(*ends.receiver().Receive(kLong), "waiting");
+  ASSERT_TRUE(ends.sender().Send("message", kLong).ok());
+  if (GetParam()) {
+    ASSERT_TRUE(ends.sender().ShutdownSend().ok());
+  } else {
+    ends.sender().Close();
+  }
+  EXPECT_EQ(child.Wait(), 0);
+}
+
 TEST_P(PythonPeerTest, HandlesPassBothWays) {
   if (!GetParam()) return;  // over a socket only
   Ends ends = Connect();
