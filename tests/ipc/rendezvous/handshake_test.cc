@@ -96,9 +96,9 @@ constexpr char kSha256[] =
 constexpr char kSha384[] =
     "1e7d029fae01a1d7c762edcde3d115fc55f5ffefab39e22c54b8754d0b67f6e4"
     "361b3aade018c289eed24e090a1aefb5";
-constexpr char kSha3_256[] =
+constexpr char kSha3With256[] =
     "fd13611a8ee8adde453fd47fb750858b8ca41bc5ab614948ef82c84030ee7dfc";
-constexpr char kSha3_384[] =
+constexpr char kSha3With384[] =
     "5c5ad33f873e0f7606e9b812a96d3cd02d10b651bf56a783524f5fd9a79ce177"
     "2f1a446e2296ec3210833e5e96189631";
 constexpr char kMd5[] = "9396d628fdf9cae2bf8b88cf6f1bbcd5";
@@ -110,8 +110,11 @@ TEST(HandshakeTest, AnswersAsPythonDoes) {
     std::string name;
     std::string hmac;
   } cases[] = {
-      {"sha256", kSha256},     {"sha384", kSha384}, {"sha3_256", kSha3_256},
-      {"sha3_384", kSha3_384}, {"md5", kMd5},
+      {"sha256", kSha256},
+      {"sha384", kSha384},
+      {"sha3_256", kSha3With256},
+      {"sha3_384", kSha3With384},
+      {"md5", kMd5},
   };
   for (const auto& [name, hmac] : cases) {
     Handshake client(Role::kClient, "secret", /*allow_md5=*/true);

@@ -277,7 +277,7 @@ TEST_F(ListenerTest, ASocketOfAnotherProgramIsLeftAlone) {
 
 TEST_F(ListenerTest, WhatIsNoSocketIsLeftAlone) {
   const std::string file = path().name();
-  UniqueFd(open(file.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+  const UniqueFd made(open(file.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
   EXPECT_THAT(Listener::Listen(path()),
               StatusIs(StatusCode::kAlreadyExists, HasSubstr("")));
   ASSERT_EQ(unlink(file.c_str()), 0);
@@ -297,7 +297,7 @@ TEST_F(ListenerTest, ALockThatIsALinkIsRefused) {
 TEST_F(ListenerTest, ALockOfAnotherUserIsRefused) {
   if (geteuid() != 0) GTEST_SKIP() << "only root can give a file away";
   const std::string lock = directory_.Path("s.lock");
-  UniqueFd(open(lock.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+  const UniqueFd made(open(lock.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
   if (chown(lock.c_str(), 65534, 65534) != 0) {
     GTEST_SKIP() << "this sandbox does not let root give a file away";
   }

@@ -31,7 +31,6 @@ namespace {
 
 using ::absl::StatusCode;
 using ::ipc::pipe::Child;
-using ::ipc::pipe::Connection;
 using ::testing::HasSubstr;
 
 constexpr absl::Duration kLong = absl::Minutes(2);

@@ -181,7 +181,7 @@ class Ground {
     }
   }
   // Nobody holds anything, for all the memory says.
-  void Wipe() {
+  void Wipe() const {
     for (size_t i = kUserArea + 8; i < size(); i += 8) Word(i).store(0);
   }
 
