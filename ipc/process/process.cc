@@ -66,9 +66,16 @@ absl::StatusOr<Process> Process::Start(const std::function<int()>& run,
   std::cout.flush();
   fflush(nullptr);
   const pid_t parent = getpid();
+  // A signal interrupts fork, and the kernel begins anew: a timer that fires
+  // faster than a large process can be copied would keep it from ever ending.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   const pid_t pid = fork();
+  const int fork_error = errno;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (pid == 0) RunChild(run, options, parent);
-  if (pid < 0) return PosixError(errno, "fork");
+  if (pid < 0) return PosixError(fork_error, "fork");
   // The number cannot mean another process: nobody reaps the child before.
   UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd.ok()) {

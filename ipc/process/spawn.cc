@@ -9,12 +9,21 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <map>
+#include <utility>
 
+#include "absl/base/attributes.h"
+#include "absl/base/const_init.h"
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "ipc/base/posix_error.h"
 
 // ThreadSanitizer takes clone for a fork, and marks the memory that we share
@@ -48,6 +57,9 @@ struct Plan {
   char* pid_digits;  // where the child writes its id, or null
   const char* working_directory;
   const std::vector<std::pair<int, rlimit>>* limits;
+  const Identity* identity;                // or null
+  const mode_t* umask;                     // or null
+  const pid_t* process_group;              // or null
   std::vector<std::pair<int, int>> moves;  // {target, ours}, by target
   int null_fd;                             // /dev/null
   bool new_session;
@@ -97,6 +109,21 @@ PARLEY_NO_TSAN void ArrangeFds(Plan& plan) {
   }
 }
 
+// Groups first: without its user id the process may not change them. By system
+// calls, not by libc's functions of these names: those make all threads of the
+// process, which are the parent's, do the same.
+PARLEY_NO_TSAN void Become(Plan& plan) {
+  const Identity& identity = *plan.identity;
+  const gid_t gid = identity.gid;
+  const uid_t uid = identity.uid;
+  if (syscall(SYS_setgroups, identity.groups.size(), identity.groups.data()) !=
+      0) {
+    Fail(plan, "setgroups");
+  }
+  if (syscall(SYS_setresgid, gid, gid, gid) != 0) Fail(plan, "setresgid");
+  if (syscall(SYS_setresuid, uid, uid, uid) != 0) Fail(plan, "setresuid");
+}
+
 PARLEY_NO_TSAN int RunChild(void* argument) {
   Plan& plan = *static_cast<Plan*>(argument);
 
@@ -111,6 +138,20 @@ PARLEY_NO_TSAN int RunChild(void* argument) {
     sigaction(signal, &action, nullptr);
   }
 
+  if (plan.new_session && setsid() < 0) Fail(plan, "setsid");
+  if (plan.process_group != nullptr && setpgid(0, *plan.process_group) != 0) {
+    Fail(plan, "setpgid to its process group");
+  }
+  ArrangeFds(plan);
+  // After what a low RLIMIT_NOFILE would make fail, and before the rights to
+  // raise one are given away.
+  for (const auto& [resource, limit] : *plan.limits) {
+    if (setrlimit(static_cast<__rlimit_resource_t>(resource), &limit) != 0) {
+      Fail(plan, "setrlimit");
+    }
+  }
+  if (plan.identity != nullptr) Become(plan);
+  // Not before: a change of identity drops it.
   if (plan.death_signal != 0) {
     if (prctl(PR_SET_PDEATHSIG, plan.death_signal) != 0) {
       Fail(plan, "PR_SET_PDEATHSIG");
@@ -121,18 +162,10 @@ PARLEY_NO_TSAN int RunChild(void* argument) {
       Fail(plan, "the parent is dead");
     }
   }
-  if (plan.new_session && setsid() < 0) Fail(plan, "setsid");
-  ArrangeFds(plan);
   if (plan.working_directory != nullptr && chdir(plan.working_directory) != 0) {
     Fail(plan, "chdir to its working directory");
   }
-  // Last of what may fail for other reasons: a low RLIMIT_NOFILE would make the
-  // steps above fail.
-  for (const auto& [resource, limit] : *plan.limits) {
-    if (setrlimit(static_cast<__rlimit_resource_t>(resource), &limit) != 0) {
-      Fail(plan, "setrlimit");
-    }
-  }
+  if (plan.umask != nullptr) umask(*plan.umask);
   if (plan.pid_digits != nullptr) WriteNumber(getpid(), plan.pid_digits);
 
   sigset_t none;
@@ -168,7 +201,76 @@ class ChildStack {
   void* base_;
 };
 
+// Calls `start`, which makes a child that shares our memory and changes its
+// identity. The kernel then takes away that this process is "dumpable", so that
+// nobody of the child's new identity can trace the child and write into our
+// memory. It is given back once the child has memory of its own; one at a time,
+// as otherwise one call would give it back, or find it taken away, during
+// another's time.
+template <typename Start>
+void KeepDumpable(Start start) {
+  ABSL_CONST_INIT static absl::Mutex mutex(absl::kConstInit);
+  absl::MutexLock lock(&mutex);
+  const int before = prctl(PR_GET_DUMPABLE);
+  start();
+  if (before == 1) prctl(PR_SET_DUMPABLE, 1);
+}
+
+absl::Status OpenNull(UniqueFd& null_fd) {
+  if (null_fd.ok()) return absl::OkStatus();
+  null_fd.Reset(open("/dev/null", O_RDWR | O_CLOEXEC));
+  return null_fd.ok() ? absl::OkStatus() : PosixError(errno, "open /dev/null");
+}
+
 }  // namespace
+
+// What the Redirects of one Spawn open.
+class RedirectedFds {
+ public:
+  // Adds to `fds`, the map of SpawnOptions, where the child's `target` goes.
+  absl::Status Open(int target, const Redirect& redirect,
+                    std::map<int, int>& fds) {
+    if (redirect.kind_ == Redirect::Kind::kInherit) return absl::OkStatus();
+    if (fds.count(target) != 0) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "descriptor ", target,
+          " is given twice, in `fds` and as a standard stream: leave one out"));
+    }
+    int fd = redirect.fd_;
+    if (redirect.kind_ == Redirect::Kind::kFile) {
+      opened_[target].Reset(RetryOnEintr([&] {
+        return open(redirect.path_.c_str(),
+                    redirect.flags_ | O_CLOEXEC | O_NOCTTY, redirect.mode_);
+      }));
+      fd = opened_[target].get();
+      if (fd < 0)
+        return PosixError(errno, absl::StrCat("open ", redirect.path_));
+    } else if (redirect.kind_ == Redirect::Kind::kPipe) {
+      int ends[2];
+      if (pipe2(ends, O_CLOEXEC) != 0) return PosixError(errno, "pipe");
+      const int child_end = target == STDIN_FILENO ? 0 : 1;
+      opened_[target].Reset(ends[child_end]);
+      handed_back_[target].Reset(ends[1 - child_end]);
+      receivers_[target] = redirect.ours_;
+      fd = ends[child_end];
+    }
+    fds[target] = fd;
+    return absl::OkStatus();
+  }
+
+  // Gives the caller its ends of pipes.
+  void HandBack() {
+    for (size_t i = 0; i < receivers_.size(); ++i) {
+      if (receivers_[i] != nullptr) *receivers_[i] = std::move(handed_back_[i]);
+    }
+  }
+
+ private:
+  // By the child's descriptor: 0, 1, 2.
+  std::array<UniqueFd, 3> opened_;
+  std::array<UniqueFd, 3> handed_back_;
+  std::array<UniqueFd*, 3> receivers_ = {};
+};
 
 absl::StatusOr<Process> Spawn(const SpawnOptions& options) {
   if (options.argv.empty()) {
@@ -191,15 +293,33 @@ absl::StatusOr<Process> Spawn(const SpawnOptions& options) {
   argv.push_back(nullptr);
   env.push_back(nullptr);
 
+  if (options.new_session && options.process_group.has_value()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "spawning ", path,
+        ": a new session has a process group of its own: leave process_group "
+        "unset"));
+  }
+
+  std::map<int, int> fds = options.fds;
+  RedirectedFds redirected;
+  const std::pair<int, const Redirect*> streams[] = {
+      {STDIN_FILENO, &options.standard_input},
+      {STDOUT_FILENO, &options.standard_output},
+      {STDERR_FILENO, &options.standard_error}};
+  for (const auto& [target, redirect] : streams) {
+    if (absl::Status s = redirected.Open(target, *redirect, fds); !s.ok()) {
+      return Annotate(s, absl::StrCat("spawning ", path));
+    }
+  }
+
   UniqueFd null_fd;
-  for (const auto& [target, ours] : options.fds) {
+  for (const auto& [target, ours] : fds) {
     if (target < 0) {
       return absl::InvalidArgumentError(absl::StrCat(
           "spawning ", path, ": ", target, " is no descriptor of the child's"));
     }
-    if (ours < 0 && !null_fd.ok()) {
-      null_fd.Reset(open("/dev/null", O_RDWR | O_CLOEXEC));
-      if (!null_fd.ok()) return PosixError(errno, "open /dev/null");
+    if (ours < 0) {
+      if (absl::Status s = OpenNull(null_fd); !s.ok()) return s;
     }
     plan.moves.emplace_back(target, ours);
   }
@@ -211,6 +331,10 @@ absl::StatusOr<Process> Spawn(const SpawnOptions& options) {
                                ? nullptr
                                : options.working_directory.c_str();
   plan.limits = &options.limits;
+  plan.identity = options.identity.has_value() ? &*options.identity : nullptr;
+  plan.umask = options.umask.has_value() ? &*options.umask : nullptr;
+  plan.process_group =
+      options.process_group.has_value() ? &*options.process_group : nullptr;
   plan.new_session = options.new_session;
   plan.death_signal = options.death_signal;
   plan.parent = getpid();
@@ -218,17 +342,26 @@ absl::StatusOr<Process> Spawn(const SpawnOptions& options) {
   ChildStack stack;
   if (!stack.ok()) return PosixError(errno, "mapping a stack for the child");
 
-  // No signal handler of ours may run in the child, and the thread must not be
-  // cancelled between the clone and the bookkeeping.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
   int pidfd = -1;
-  const pid_t pid = PARLEY_CLONE(RunChild, stack.top(),
-                                 CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD,
-                                 &plan, &pidfd);
-  const int clone_error = errno;
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pid_t pid = -1;
+  int clone_error = 0;
+  const auto start = [&] {
+    // No signal handler of ours may run in the child, and the thread must not
+    // be cancelled between the clone and the bookkeeping.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pid = PARLEY_CLONE(RunChild, stack.top(),
+                       CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &plan,
+                       &pidfd);
+    clone_error = errno;
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  };
+  if (plan.identity != nullptr) {
+    KeepDumpable(start);
+  } else {
+    start();
+  }
 
   if (pid < 0) {
     return PosixError(clone_error, absl::StrCat("spawning ", path));
@@ -239,6 +372,7 @@ absl::StatusOr<Process> Spawn(const SpawnOptions& options) {
     return PosixError(plan.error,
                       absl::StrCat("spawning ", path, ": ", plan.failed_step));
   }
+  redirected.HandBack();
   return process;
 }
 

@@ -4,13 +4,17 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <optional>
 #include <string>
 #include <thread>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -171,6 +175,110 @@ TEST(SpawnTest, FailuresNameTheStepAndTheProgram) {
   // Nothing is left of the children that failed.
   EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
   EXPECT_EQ(errno, ECHILD);
+}
+
+TEST(SpawnTest, Umask) {
+  SpawnOptions options = Shell("umask");
+  options.umask = 0027;
+  EXPECT_EQ(OutputOf(options), "0027\n");
+  // Ours is as it was.
+  const mode_t ours = umask(0);
+  umask(ours);
+  options.umask = std::nullopt;
+  EXPECT_EQ(OutputOf(options), absl::StrFormat("%04o\n", ours));
+}
+
+TEST(SpawnTest, ProcessGroup) {
+  // Both wait for the end of their standard input.
+  Pipe hold;
+  SpawnOptions options;
+  options.argv = {"/bin/cat"};
+  options.standard_input = Redirect::Fd(hold.read_end.get());
+  options.process_group = 0;
+  absl::StatusOr<Process> leader = Spawn(options);
+  ASSERT_TRUE(leader.ok()) << leader.status();
+  EXPECT_EQ(getpgid(leader->pid()), leader->pid());
+  options.process_group = leader->pid();
+  absl::StatusOr<Process> member = Spawn(options);
+  ASSERT_TRUE(member.ok()) << member.status();
+  EXPECT_EQ(getpgid(member->pid()), leader->pid());
+  EXPECT_EQ(getsid(member->pid()), getsid(0));
+
+  // The group is reached as a whole.
+  ASSERT_EQ(kill(-leader->pid(), SIGTERM), 0);
+  EXPECT_EQ(leader->Join()->exitcode(), -SIGTERM);
+  EXPECT_EQ(member->Join()->exitcode(), -SIGTERM);
+
+  // It has gone with its last member.
+  EXPECT_THAT(Spawn(options).status().message(),
+              HasSubstr("setpgid to its process group"));
+  options.new_session = true;
+  EXPECT_EQ(Spawn(options).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(SpawnTest, NewSession) {
+  Pipe hold;
+  SpawnOptions options;
+  options.argv = {"/bin/cat"};
+  options.standard_input = Redirect::Fd(hold.read_end.get());
+  options.new_session = true;
+  absl::StatusOr<Process> child = Spawn(options);
+  ASSERT_TRUE(child.ok()) << child.status();
+  EXPECT_EQ(getsid(child->pid()), child->pid());
+  hold.write_end.Reset();
+  EXPECT_EQ(child->Join()->exitcode(), 0);
+}
+
+TEST(SpawnTest, RedirectsToPipes) {
+  UniqueFd input, output, errors;
+  SpawnOptions options = Shell("read line; echo out $line; echo err >&2");
+  options.standard_input = Redirect::Pipe(&input);
+  options.standard_output = Redirect::Pipe(&output);
+  options.standard_error = Redirect::Pipe(&errors);
+  absl::StatusOr<Process> child = Spawn(options);
+  ASSERT_TRUE(child.ok()) << child.status();
+  EXPECT_EQ(fcntl(input.get(), F_GETFD), FD_CLOEXEC);
+  EXPECT_EQ(write(input.get(), "x\n", 2), 2);
+  EXPECT_EQ(ReadAll(output.get()), "out x\n");
+  EXPECT_EQ(ReadAll(errors.get()), "err\n");
+  EXPECT_EQ(child->Join()->exitcode(), 0);
+}
+
+TEST(SpawnTest, RedirectsToFiles) {
+  const std::string path =
+      absl::StrCat(testing::TempDir(), "/redirected_", getpid());
+  SpawnOptions options = Shell("echo one; echo two >&2");
+  options.standard_output = Redirect::File(path, O_WRONLY | O_CREAT | O_EXCL);
+  options.standard_error = Redirect::Null();
+  ASSERT_EQ(Spawn(options)->Join()->exitcode(), 0);
+  options.standard_output = Redirect::Null();
+  options.standard_error = Redirect::File(path, O_WRONLY | O_APPEND);
+  ASSERT_EQ(Spawn(options)->Join()->exitcode(), 0);
+  options = Shell("cat");
+  options.standard_input = Redirect::File(path, O_RDONLY);
+  EXPECT_EQ(OutputOf(options), "one\ntwo\n");
+  unlink(path.c_str());
+
+  const absl::Status status = Spawn(options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(status.message(),
+              HasSubstr(absl::StrCat("spawning /bin/sh: open ", path)));
+}
+
+TEST(SpawnTest, AStandardStreamIsGivenOnce) {
+  SpawnOptions options = Shell("exit 0");
+  options.fds = {{1, -1}};
+  options.standard_output = Redirect::Null();
+  EXPECT_THAT(Spawn(options).status().message(), HasSubstr("given twice"));
+}
+
+TEST(SpawnTest, AFailureHandsNoPipeBack) {
+  UniqueFd output;
+  SpawnOptions options;
+  options.argv = {"/no/such/program"};
+  options.standard_output = Redirect::Pipe(&output);
+  EXPECT_FALSE(Spawn(options).ok());
+  EXPECT_FALSE(output.ok());
 }
 
 TEST(SpawnTest, DeathSignalFollowsTheParent) {

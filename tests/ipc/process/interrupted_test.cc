@@ -1,0 +1,126 @@
+// A timer fires every 100 us, and its handler does not ask for system calls to
+// be restarted: all that can return EINTR does.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "ipc/base/unique_fd.h"
+#include "ipc/base/wait_any.h"
+#include "ipc/base/waitable.h"
+#include "ipc/pipe/connection.h"
+#include "ipc/process/process.h"
+#include "ipc/process/spawn.h"
+
+namespace ipc::process {
+namespace {
+
+using ::ipc::pipe::Connection;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+std::atomic<int> interruptions = 0;
+
+class InterruptedTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    struct sigaction action = {};
+    action.sa_handler = [](int) {
+      interruptions.fetch_add(1, std::memory_order_relaxed);  // a statistic
+    };
+    ASSERT_EQ(sigaction(SIGALRM, &action, nullptr), 0);
+    const itimerval storm = {{0, 100}, {0, 100}};
+    ASSERT_EQ(setitimer(ITIMER_REAL, &storm, nullptr), 0);
+    interruptions = 0;
+  }
+  void TearDown() override {
+    const itimerval none = {};
+    EXPECT_EQ(setitimer(ITIMER_REAL, &none, nullptr), 0);
+    EXPECT_GT(interruptions, 10) << "there was no storm";
+  }
+};
+
+TEST_F(InterruptedTest, SpawnAndJoin) {
+  SpawnOptions options;
+  options.argv = {"/bin/sh", "-c", "exit 7"};
+  for (int i = 0; i < 200; ++i) {
+    absl::StatusOr<Process> child = Spawn(options);
+    ASSERT_TRUE(child.ok()) << child.status();
+    absl::StatusOr<ExitStatus> status = child->Join();
+    ASSERT_TRUE(status.ok()) << status.status();
+    ASSERT_EQ(status->exitcode(), 7);
+  }
+}
+
+TEST_F(InterruptedTest, StartAndJoin) {
+  for (int i = 0; i < 200; ++i) {
+    absl::StatusOr<Process> child = Process::Start([&] { return i & 63; });
+    ASSERT_TRUE(child.ok()) << child.status();
+    absl::StatusOr<ExitStatus> status = child->Join();
+    ASSERT_TRUE(status.ok()) << status.status();
+    ASSERT_EQ(status->exitcode(), i & 63);
+  }
+}
+
+TEST_F(InterruptedTest, TimeoutsAreNeitherShortenedNorForgotten) {
+  SpawnOptions options;
+  options.argv = {"/bin/sleep", "1000"};
+  absl::StatusOr<Process> child = Spawn(options);
+  ASSERT_TRUE(child.ok()) << child.status();
+  const absl::Time begin = absl::Now();
+  EXPECT_EQ(child->Join(absl::Milliseconds(50)).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_GE(absl::Now() - begin, absl::Milliseconds(50));
+  const Waitable* waitables[] = {&*child};
+  EXPECT_THAT(*WaitAny(waitables, absl::Milliseconds(50)), IsEmpty());
+  EXPECT_GE(absl::Now() - begin, absl::Milliseconds(100));
+  ASSERT_TRUE(child->Kill().ok());
+  EXPECT_THAT(*WaitAny(waitables), ElementsAre(0));
+  EXPECT_EQ(child->Join()->exitcode(), -SIGKILL);
+}
+
+TEST_F(InterruptedTest, Connections) {
+  auto ends = Connection::CreatePair();
+  ASSERT_TRUE(ends.ok()) << ends.status();
+  auto& [ours, theirs] = *ends;
+  absl::StatusOr<Process> echo = Process::Start([&] {
+    ours.Close();
+    // A timer is not inherited.
+    const itimerval storm = {{0, 100}, {0, 100}};
+    setitimer(ITIMER_REAL, &storm, nullptr);
+    while (true) {
+      absl::StatusOr<std::string> message = theirs.Receive();
+      if (absl::IsOutOfRange(message.status())) return 0;
+      if (!message.ok() || !theirs.Send(*message).ok()) return 1;
+    }
+  });
+  ASSERT_TRUE(echo.ok()) << echo.status();
+  theirs.Close();
+  // More than a socket holds, so that both sides wait within a message.
+  for (const size_t size : {size_t{1}, size_t{1000}, size_t{4} << 20}) {
+    for (int i = 0; i < 20; ++i) {
+      const std::string message(size, static_cast<char>('a' + i));
+      ASSERT_TRUE(ours.Send(message).ok());
+      const Waitable* waitables[] = {&ours};
+      ASSERT_THAT(*WaitAny(waitables), ElementsAre(0));
+      absl::StatusOr<std::string> answer = ours.Receive();
+      ASSERT_TRUE(answer.ok()) << answer.status();
+      ASSERT_TRUE(*answer == message);
+    }
+  }
+  ours.Close();
+  EXPECT_EQ(echo->Join()->exitcode(), 0);
+}
+
+}  // namespace
+}  // namespace ipc::process
