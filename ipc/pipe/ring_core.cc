@@ -28,7 +28,7 @@ absl::StatusOr<std::unique_ptr<SenderCore>> SenderCore::Attach(UniqueFd fd) {
   // The one before has ended, as the lock shows. What it had not committed lies
   // behind the tail, and is written over.
   const uint64_t tail = core->header().tail.load(std::memory_order_acquire);
-  core->tail_ = core->published_ = core->limit_ = tail;
+  core->tail_ = core->published_ = core->limit_ = tail;  // full, at first
   // Acquire as in LookForRoom.
   if (!IsPosition(tail) ||
       !core->Accept(core->header().head.load(std::memory_order_acquire))) {
@@ -40,12 +40,15 @@ absl::StatusOr<std::unique_ptr<SenderCore>> SenderCore::Attach(UniqueFd fd) {
 }
 
 bool SenderCore::Accept(uint64_t head) {
-  // No receiver can have read more than was committed, nor be so far behind
-  // that what is written now were not free.
-  if (published_ - head > capacity() || tail_ - head > capacity()) return false;
-  // It never goes back, unless a peer writes rubbish; then we do not follow.
-  if (head + capacity() - tail_ > limit_ - tail_) limit_ = head + capacity();
-  return true;
+  // No receiver can have read more than was committed.
+  const uint64_t known = limit_ - capacity();
+  if (head - known <= published_ - known) {
+    limit_ = head + capacity();
+    return true;
+  }
+  // The shared head lags behind what is known from `acked`. It never goes back
+  // otherwise, unless a peer writes rubbish; then we do not follow.
+  return static_cast<int64_t>(head - known) < 0;
 }
 
 RingEnd::Seen SenderCore::LookForRoom(uint64_t size, bool thorough) {

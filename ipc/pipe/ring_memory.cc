@@ -17,6 +17,8 @@
 namespace ipc::pipe::internal {
 namespace {
 
+constexpr uint64_t kPopulatedCapacity = 64 << 20;
+
 uint64_t PageSize() { return static_cast<uint64_t>(sysconf(_SC_PAGESIZE)); }
 
 // The constants, which lie before the words that change.
@@ -120,6 +122,8 @@ absl::StatusOr<RingMemory> RingMemory::Map(int fd) {
         " bytes, ", capacity,
         " of data: its header is corrupt, create it anew"));
   }
+  // No fault later on, unless that takes longer than some have for attaching.
+  const int populate = capacity <= kPopulatedCapacity ? MAP_POPULATE : 0;
   // The addresses first, for all three mappings; then each in its place.
   void* const addresses = mmap(nullptr, page + 2 * capacity, PROT_NONE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
@@ -129,8 +133,8 @@ absl::StatusOr<RingMemory> RingMemory::Map(int fd) {
   }
   RingMemory memory(static_cast<std::byte*>(addresses), page, capacity);
   const auto map = [&](std::byte* to, uint64_t bytes, uint64_t from) {
-    return mmap(to, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-                static_cast<off_t>(from)) != MAP_FAILED;
+    return mmap(to, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | populate,
+                fd, static_cast<off_t>(from)) != MAP_FAILED;
   };
   if (!map(memory.base_, page + capacity, 0) ||
       !map(memory.data() + capacity, capacity, page)) {
