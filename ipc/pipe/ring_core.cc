@@ -1,14 +1,11 @@
 #include "ipc/pipe/ring_core.h"
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
 
 namespace ipc::pipe::internal {
 namespace {
 
-// The head may lag by this part of the ring, and a sender that sleeps is woken
-// when this part of it is free.
+// The head may lag by this part of the ring.
 constexpr uint64_t kLagPart = 8;
 
 bool IsPosition(uint64_t position) {
@@ -81,12 +78,8 @@ absl::Status SenderCore::Reserve(uint64_t bytes, absl::Duration timeout,
   }
   const uint64_t padding = bytes < kLongPayload ? 0 : PaddingAt(tail_);
   const uint64_t size = padding + RecordSize(bytes);
-  // To be woken for each record that is received would be a system call for
-  // each; but not for more than there is.
-  const uint64_t wanted =
-      std::min(std::max(tail_ + size - capacity(),
-                        limit_ - capacity() + capacity() / kLagPart),
-               tail_);
+  // For less it need not be woken: that is a system call of the receiver's.
+  const uint64_t wanted = tail_ + size - capacity();
   // Relaxed: what comes next in Park is a release.
   header().sender_bell.wanted.store(wanted, std::memory_order_relaxed);
   const absl::Status status = Await(timeout, [&](bool thorough) {

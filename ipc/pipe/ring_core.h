@@ -30,9 +30,6 @@ namespace ipc::pipe::internal {
 inline std::atomic_ref<uint64_t> HeaderOf(std::byte* record) {
   return std::atomic_ref<uint64_t>(*reinterpret_cast<uint64_t*>(record));
 }
-constexpr uint64_t PackHeader(uint32_t length, uint32_t type) {
-  return uint64_t{type} << 32 | length;
-}
 
 class SenderCore final : public RingEnd {
  public:

@@ -141,7 +141,7 @@ class RingEnd {
     }
   }
   int PeerCpu() const {
-    return static_cast<int>(peer().cpu.load(std::memory_order_relaxed)) - 1;
+    return static_cast<int>(peer().cpu.load(std::memory_order_relaxed) - 1);
   }
 
   template <typename Look>

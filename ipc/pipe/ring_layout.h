@@ -63,6 +63,11 @@ constexpr uint64_t PaddingAt(uint64_t position) {
 }
 static_assert(PaddingAt(0) == 56 && PaddingAt(56) == 0 && PaddingAt(64) == 56);
 
+// The first eight bytes of a record.
+constexpr uint64_t PackHeader(uint32_t length, uint32_t type) {
+  return uint64_t{type} << 32 | length;
+}
+
 // One of the two ends, and who has it. On a line that it writes and that the
 // other one polls.
 struct RingEndWords {
