@@ -5,15 +5,12 @@
 //
 // Two processes, pinned; every byte of a message is written and read, unless a
 // title says otherwise. See report.h for what counts.
-#include <CLI/CLI.hpp>
 #include <cstddef>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "tools/bench/clock.h"
-#include "tools/bench/cpus.h"
+#include "tools/bench/bench_main.h"
 #include "tools/bench/measure.h"
 #include "tools/bench/peers/boost_peers.h"
 #include "tools/bench/peers/ideal_peers.h"
@@ -102,31 +99,9 @@ std::vector<Table> RoundTrips() {
 }
 
 int Main(int argc, char** argv) {
-  CLI::App app("How fast the ring of ipc/pipe is, beside its peers.");
-  int runs = 5;
-  double ms = 200;
-  std::string only;
-  bool check = false;
-  app.add_option("--runs", runs, "rounds, of which the median counts")
-      ->check(CLI::Range(1, 1000));
-  app.add_option("--ms", ms, "milliseconds of each measurement")
-      ->check(CLI::Range(1.0, 1e6));
-  app.add_option("--only", only, "only tables with these words in the title");
-  app.add_flag("--check", check, "exit with 1 if a target is missed");
-  CLI11_PARSE(app, argc, argv);
-  timing.run_ns = ms * 1e6;
-
-  TicksToNs(0);
-  absl::PrintF("%s; median of %d runs of %.0f ms\n", DescribeMachine(), runs,
-               ms);
-  Report report(runs);
-  for (const auto& tables : {OneWays(), RoundTrips()}) {
-    for (const Table& table : tables) {
-      if (table.title.find(only) != std::string::npos) report.Run(table);
-    }
-  }
-  absl::PrintF("\n%d targets missed\n", report.missed());
-  return check && report.missed() > 0 ? 1 : 0;
+  return BenchMain(argc, argv,
+                   "How fast the ring of ipc/pipe is, beside its peers.", 200,
+                   &timing, {OneWays, RoundTrips});
 }
 
 }  // namespace
