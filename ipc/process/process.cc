@@ -19,10 +19,10 @@
 namespace ipc::process {
 namespace {
 
-// Whether the pidfd shows the end of its process before the deadline.
-bool WaitForEnd(int pidfd, Deadline deadline) {
+// Whether `fd`, such as a pidfd, becomes readable before the deadline.
+bool WaitForEnd(int fd, Deadline deadline) {
   while (true) {
-    pollfd ready = {.fd = pidfd, .events = POLLIN, .revents = 0};
+    pollfd ready = {.fd = fd, .events = POLLIN, .revents = 0};
     const int n = poll(&ready, 1, deadline.PollTimeout());
     if (n > 0) return true;
     if (n == 0 && deadline.HasPassed()) return false;
@@ -89,11 +89,21 @@ absl::StatusOr<Process> Process::Start(const std::function<int()>& run,
 
 absl::StatusOr<ExitStatus> Process::Join(absl::Duration timeout) {
   if (exit_status_.has_value()) return *exit_status_;
-  if (!WaitForEnd(pidfd_.get(), Deadline::After(timeout))) {
+  const Deadline deadline = Deadline::After(timeout);
+  // The pidfd first, in either case: a report may come to nothing (below), and
+  // then the child lives on.
+  if (!WaitForEnd(pidfd_.get(), deadline)) {
     return absl::DeadlineExceededError(
         absl::StrCat("process ", pid_, " has not ended within ",
                      absl::FormatDuration(timeout)));
   }
+  absl::StatusOr<ExitStatus> status =
+      report_.ok() ? ReceiveReport(deadline, timeout) : Reap();
+  if (status.ok()) exit_status_ = *status;
+  return status;
+}
+
+absl::StatusOr<ExitStatus> Process::Reap() {
   siginfo_t info = {};
   if (RetryOnEintr([&] {
         return waitid(static_cast<idtype_t>(P_PIDFD),
@@ -107,10 +117,35 @@ absl::StatusOr<ExitStatus> Process::Join(absl::Duration timeout) {
     }
     return PosixError(errno, absl::StrCat("waiting for process ", pid_));
   }
-  exit_status_ = info.si_code == CLD_EXITED
-                     ? ExitStatus::Exited(info.si_status)
-                     : ExitStatus::Killed(info.si_status);
-  return *exit_status_;
+  return info.si_code == CLD_EXITED ? ExitStatus::Exited(info.si_status)
+                                    : ExitStatus::Killed(info.si_status);
+}
+
+absl::StatusOr<ExitStatus> Process::ReceiveReport(Deadline deadline,
+                                                  absl::Duration timeout) {
+  if (!WaitForEnd(report_.get(), deadline)) {
+    return absl::DeadlineExceededError(absl::StrCat(
+        "process ", pid_, " has ended, but within ",
+        absl::FormatDuration(timeout), " its parent has not told how"));
+  }
+  // Written in one piece, as it is shorter than PIPE_BUF.
+  ExitReport report;
+  const ssize_t n = RetryOnEintr(
+      [&] { return read(report_.get(), &report, sizeof(report)); });
+  if (n < 0) {
+    return PosixError(errno, absl::StrCat("waiting for process ", pid_));
+  }
+  if (n == 0) {
+    return absl::UnavailableError(absl::StrCat(
+        "process ", pid_,
+        " has ended, and how is unknown: its parent, a fork server, ended "
+        "first. Let the process say itself what it has done"));
+  }
+  if (n != sizeof(report)) {
+    return absl::DataLossError(
+        absl::StrCat("half a report of the end of process ", pid_));
+  }
+  return ExitStatus{.code = report.code, .signal = report.signal};
 }
 
 bool Process::IsAlive() const {

@@ -19,6 +19,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <utility>
@@ -27,6 +28,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "ipc/base/deadline.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/base/waitable.h"
 #include "ipc/process/exit_status.h"
@@ -41,6 +43,12 @@ struct StartOptions {
   // Sent to the child when the thread that called Start ends; see
   // SpawnOptions::death_signal.
   int death_signal = 0;
+};
+
+// How a child ended, as its parent tells somebody else: an ExitStatus.
+struct ExitReport {
+  int32_t code;
+  int32_t signal;
 };
 
 class Process : public Waitable {
@@ -65,6 +73,11 @@ class Process : public Waitable {
 
   // Takes over a child of this process.
   Process(pid_t pid, UniqueFd pidfd) : pid_(pid), pidfd_(std::move(pidfd)) {}
+  // Takes over a child of another process, which alone learns how it ended:
+  // that one writes an ExitReport into the pipe of which `report` is the
+  // reading end. See ipc/process/fork_server.h.
+  Process(pid_t pid, UniqueFd pidfd, UniqueFd report)
+      : pid_(pid), pidfd_(std::move(pidfd)), report_(std::move(report)) {}
   Process(Process&&) = default;
   Process& operator=(Process&&) = default;
 
@@ -72,7 +85,9 @@ class Process : public Waitable {
 
   // Waits until the child has ended, reaps it, and says how it ended; again and
   // again, once it is known. DeadlineExceeded if it lives on; Internal if
-  // somebody else has reaped it.
+  // somebody else has reaped it; Unavailable if it has ended and nobody is left
+  // who knows how, since it was another process' child and that one ended
+  // first.
   absl::StatusOr<ExitStatus> Join(
       absl::Duration timeout = absl::InfiniteDuration());
 
@@ -91,8 +106,13 @@ class Process : public Waitable {
   int poll_fd() const override { return pidfd_.get(); }
 
  private:
+  absl::StatusOr<ExitStatus> Reap();
+  absl::StatusOr<ExitStatus> ReceiveReport(Deadline deadline,
+                                           absl::Duration timeout);
+
   pid_t pid_;
   UniqueFd pidfd_;
+  UniqueFd report_;  // unless it is our own child
   std::optional<ExitStatus> exit_status_;
 };
 

@@ -46,7 +46,9 @@ class InterruptedTest : public testing::Test {
   void TearDown() override {
     const itimerval none = {};
     EXPECT_EQ(setitimer(ITIMER_REAL, &none, nullptr), 0);
+#if !defined(__SANITIZE_THREAD__)  // It calls handlers when it pleases.
     EXPECT_GT(interruptions, 10) << "there was no storm";
+#endif
   }
 };
 
@@ -92,7 +94,8 @@ TEST_F(InterruptedTest, TimeoutsAreNeitherShortenedNorForgotten) {
 TEST_F(InterruptedTest, Connections) {
   auto ends = Connection::CreatePair();
   ASSERT_TRUE(ends.ok()) << ends.status();
-  auto& [ours, theirs] = *ends;
+  Connection& ours = ends->first;
+  Connection& theirs = ends->second;
   absl::StatusOr<Process> echo = Process::Start([&] {
     ours.Close();
     // A timer is not inherited.

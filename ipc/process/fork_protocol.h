@@ -1,0 +1,41 @@
+// What a ForkServer and its server say to each other, over a pair of
+// SOCK_SEQPACKET sockets that only these two hold. Both are copies of one
+// program, or built from one source: there is no version.
+//
+//   request   ForkRequest | name | argument      + fds: report, granted...
+//   answer    ForkAnswer  | message              + fd: pidfd, if OK
+//
+// One answer to each request, in order. `report` is the writing end of a pipe,
+// into which the server writes an ExitReport (see process.h) once it has reaped
+// the child.
+#ifndef IPC_PROCESS_FORK_PROTOCOL_H_
+#define IPC_PROCESS_FORK_PROTOCOL_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace ipc::process {
+
+struct ForkRequest {
+  uint64_t number;  // counts up; the answer repeats it
+  uint32_t name_bytes;
+  uint32_t fd_count;  // with the report
+};
+static_assert(sizeof(ForkRequest) == 16);
+
+struct ForkAnswer {
+  uint64_t number;
+  int32_t code;  // absl::StatusCode
+  int32_t pid;   // if OK
+};
+static_assert(sizeof(ForkAnswer) == 16);
+
+// SCM_MAX_FD of Linux, less the report.
+inline constexpr size_t kMaxForkFds = 252;
+// Name and argument. A packet must fit into the socket's buffer as a whole.
+inline constexpr size_t kMaxForkBytes = size_t{64} << 10;
+inline constexpr size_t kMaxForkMessageBytes = 1024;
+
+}  // namespace ipc::process
+
+#endif  // IPC_PROCESS_FORK_PROTOCOL_H_
