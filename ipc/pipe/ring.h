@@ -243,7 +243,7 @@ class RingSender {
       absl::Duration timeout = absl::InfiniteDuration());
 
   // Sends what is staged.
-  absl::Status Publish() { return core_->Publish(); }
+  absl::Status Publish() { return core_->PublishStaged(); }
 
   // After what was sent the receiver gets OutOfRange. Idempotent.
   void CloseForSend() { core_->Close(); }

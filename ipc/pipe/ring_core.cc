@@ -71,9 +71,7 @@ absl::Status SenderCore::Reserve(uint64_t bytes, absl::Duration timeout,
                      " bytes; this ring takes at most ", max_message_));
   }
   // Else we might wait for room that only these can give.
-  if (published_ != tail_) {
-    if (absl::Status status = Publish(); !status.ok()) return status;
-  }
+  if (absl::Status status = PublishStaged(); !status.ok()) return status;
   const uint64_t padding = bytes < kLongPayload ? 0 : PaddingAt(tail_);
   const uint64_t size = padding + RecordSize(bytes);
   // For less it need not be woken: that is a system call of the receiver's.
@@ -91,6 +89,11 @@ absl::Status SenderCore::Reserve(uint64_t bytes, absl::Duration timeout,
   *position = tail_ + padding;
   mode_ = Mode::kReserved;
   return absl::OkStatus();
+}
+
+absl::Status SenderCore::PublishStaged() {
+  if (mode_ != Mode::kOpen && mode_ != Mode::kReserved) return ModeError();
+  return published_ == tail_ ? absl::OkStatus() : Publish();
 }
 
 absl::Status SenderCore::NotReserved() const {

@@ -74,6 +74,7 @@ class SenderCore final : public RingEnd {
   }
 
   // Commits all that is staged. Unavailable if the receiver has closed.
+  // REQUIRES: IsHeld().
   absl::Status Publish() {
     published_ = tail_;
     // Release pairs with the acquire in ReceiverCore::LookForRecord: who sees
@@ -87,6 +88,9 @@ class SenderCore final : public RingEnd {
     }
     return absl::OkStatus();
   }
+
+  // The same, whatever this end is.
+  absl::Status PublishStaged();
 
   // For good. Publishes what is staged.
   void Close() { End(EndState::kClosed); }

@@ -373,7 +373,7 @@ std::vector<Operation> Senders() {
            }},
       {.name = "AttachAsSender",
        .arrange =
-           [attach](World& world) {
+           [](World& world) {
              world.AttachReceiver();
              world.AttachSender();
              world.Send();

@@ -579,11 +579,13 @@ TEST(RingTest, AForkedChildDoesNotTouchItsParentsEnds) {
   ASSERT_TRUE(ends.sender.Send("one", kNow).ok());
   ASSERT_TRUE(ends.sender.Send("two", kNow).ok());
   std::optional<View> view = *ends.receiver.Receive(kNow);
+  ASSERT_TRUE(ends.sender.Reserve(1, kNow)->Stage().ok());
   std::optional<Reservation> room = *ends.sender.Reserve(1, kNow);
   Child child = Child::Fork([&] {
     constexpr auto kRefused = absl::StatusCode::kFailedPrecondition;
     if (CodeOf(room->Commit()) != kRefused) return 1;
     if (CodeOf(ends.sender.Send("child", kNow)) != kRefused) return 2;
+    if (CodeOf(ends.sender.Publish()) != kRefused) return 5;
     if (CodeOf(ends.receiver.Receive(kNow)) != kRefused) return 3;
     room.reset();
     view.reset();
@@ -597,29 +599,34 @@ TEST(RingTest, AForkedChildDoesNotTouchItsParentsEnds) {
   view.reset();
   ASSERT_TRUE(ends.sender.Send("three", kNow).ok());
   EXPECT_EQ(ReceiveText(ends.receiver), "two");
+  EXPECT_EQ(ReceiveText(ends.receiver).size(), 1u);  // staged
   EXPECT_EQ(ReceiveText(ends.receiver), "three");
 }
 
 TEST(RingTest, AForkedChildDoesNotKeepADeadParentAlive) {
-  UniqueFd fd = *CreateRing({.capacity_bytes = kPage});
-  int go[2];
-  ASSERT_EQ(pipe2(go, O_CLOEXEC), 0);
+  const UniqueFd fd = *CreateRing({.capacity_bytes = kPage});
+  int born[2], end[2];
+  ASSERT_EQ(pipe2(born, O_CLOEXEC), 0);
+  ASSERT_EQ(pipe2(end, O_CLOEXEC), 0);
   Child parent = Child::Fork([&]() -> int {
+    char byte = 0;
     absl::StatusOr<RingSender> sender = RingSender::FromFd(Dup(fd.get()));
+    if (!sender.ok()) return 1;
     const pid_t pid = fork();
     if (pid == 0) {
       // Lives until the test closes its end.
-      close(go[1]);
-      char byte;
-      (void)!read(go[0], &byte, 1);
-      _exit(0);
+      close(end[1]);
+      if (write(born[1], &byte, 1) == 1 && read(end[0], &byte, 1) == 0) {
+        _exit(0);
+      }
+      _exit(1);
     }
-    _exit(sender.ok() && pid > 0 ? 0 : 1);
+    _exit(pid > 0 && read(born[0], &byte, 1) == 1 ? 0 : 2);
   });
   EXPECT_EQ(parent.Wait(), 0);
-  EXPECT_TRUE(RingSender::FromFd(Dup(fd.get())).ok());
-  close(go[0]);
-  close(go[1]);
+  const absl::Status status = RingSender::FromFd(Dup(fd.get())).status();
+  EXPECT_TRUE(status.ok()) << status;
+  for (const int pipe_fd : {born[0], born[1], end[0], end[1]}) close(pipe_fd);
 }
 
 TEST(RingTest, WhatIsNoRingIsRefused) {
