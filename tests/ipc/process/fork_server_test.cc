@@ -58,7 +58,7 @@ std::string ReadAll(int fd) {
   return text;
 }
 
-int Exit(absl::string_view argument, std::vector<UniqueFd> /*fds*/) {
+int Exit(absl::string_view argument, const std::vector<UniqueFd>& /*fds*/) {
   int code = 0;
   return absl::SimpleAtoi(argument, &code) ? code : 99;
 }
@@ -90,13 +90,13 @@ ForkFunctions Functions() {
           {"echo", Echo},
           {"list fds", ListFds},
           {"abort",
-           [](absl::string_view, std::vector<UniqueFd>) -> int {
+           [](absl::string_view, const std::vector<UniqueFd>&) -> int {
              const rlimit no_core = {0, 0};
              setrlimit(RLIMIT_CORE, &no_core);
              signal(SIGABRT, SIG_DFL);
              abort();
            }},
-          {"mask", [](absl::string_view, std::vector<UniqueFd>) {
+          {"mask", [](absl::string_view, const std::vector<UniqueFd>&) {
              sigset_t mask;
              sigprocmask(SIG_BLOCK, nullptr, &mask);
              int blocked = 0;

@@ -9,7 +9,8 @@
 int main() {
   return ipc::process::ServeForks(
       {{"length",
-        [](absl::string_view argument, std::vector<ipc::UniqueFd> /*fds*/) {
+        [](absl::string_view argument,
+           const std::vector<ipc::UniqueFd>& /*fds*/) {
           return static_cast<int>(argument.size());
         }}},
       ipc::UniqueFd(ipc::process::kForkServerFd));
