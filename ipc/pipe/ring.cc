@@ -60,10 +60,10 @@ absl::Status RingSender::Send(absl::Span<const std::byte> message,
 
 absl::Status RingSender::Send(absl::string_view message, absl::Duration timeout,
                               uint32_t type) {
-  return Send(absl::Span<const std::byte>(
-                  reinterpret_cast<const std::byte*>(message.data()),
-                  message.size()),
-              timeout, type);
+  return Send(
+      absl::Span<const std::byte>(
+          reinterpret_cast<const std::byte*>(message.data()), message.size()),
+      timeout, type);
 }
 
 absl::StatusOr<size_t> RingSender::SendBatch(
@@ -106,7 +106,8 @@ absl::StatusOr<std::optional<View>> RingReceiver::TryReceive() {
 }
 
 absl::StatusOr<Batch> RingReceiver::ReceiveBatch(absl::Duration timeout) {
-  if (absl::Status status = core_->AwaitAll(timeout); !status.ok()) return status;
+  if (absl::Status status = core_->AwaitAll(timeout); !status.ok())
+    return status;
   return Batch(core_.get());
 }
 

@@ -12,8 +12,8 @@
 //   status = frame->Commit();
 //   sender->CloseForSend();
 //   ... and in the other one:
-//   absl::StatusOr<RingReceiver> receiver = RingReceiver::FromFd(std::move(fd));
-//   while (true) {
+//   absl::StatusOr<RingReceiver> receiver =
+//   RingReceiver::FromFd(std::move(fd)); while (true) {
 //     absl::StatusOr<View> view = receiver->Receive();
 //     if (absl::IsOutOfRange(view.status())) break;  // closed and drained
 //     if (!view.ok()) return view.status();
@@ -31,12 +31,12 @@
 // Delivery: in order, at least once. A Commit (or Send) that returned OK has
 // handed over the whole message, which then outlives its sender; one that was
 // killed before has handed over nothing. A message is done with when its View
-// is destroyed. If the receiver dies or leaves before, the next receiver of this
-// ring is given it again: View::redelivered() then says that it had been handed
-// out. What was done about it nobody knows, perhaps all of it and perhaps
-// nothing; nobody can promise exactly once across the death of a receiver. A
-// message that no receiver has been handed is never marked, one that was
-// acknowledged never comes again.
+// is destroyed. If the receiver dies or leaves before, the next receiver of
+// this ring is given it again: View::redelivered() then says that it had been
+// handed out. What was done about it nobody knows, perhaps all of it and
+// perhaps nothing; nobody can promise exactly once across the death of a
+// receiver. A message that no receiver has been handed is never marked, one
+// that was acknowledged never comes again.
 //
 // The end:
 // - CloseForSend or ~RingSender: the receiver gets what is left, then
@@ -46,11 +46,12 @@
 // - Leave: as if this end had not been attached. Another one may attach.
 // - Close or ~RingReceiver: the sender gets Unavailable; what was not received
 //   is lost. Final, too.
-// - The receiver dies, or never comes: the sender fills the ring, and then waits
+// - The receiver dies, or never comes: the sender fills the ring, and then
+// waits
 //   for another receiver up to its time-out.
-// Who is dead is known from the kernel alone; one that is stopped or slow is not
-// taken for it. Whatever an end was doing when it was killed, the other one goes
-// on, and so does its successor: there is nothing to repair.
+// Who is dead is known from the kernel alone; one that is stopped or slow is
+// not taken for it. Whatever an end was doing when it was killed, the other one
+// goes on, and so does its successor: there is nothing to repair.
 //
 // Back-pressure: a sender waits while the ring is full. It may lag in knowing
 // what is free, by an eighth of the ring, as long as the receiver is at work or
@@ -58,8 +59,8 @@
 //
 // Cost: no system call while nobody sleeps, no fence, and two cache lines from
 // one core to the other for a message that is waited for. Who waits polls for
-// about 40 us (on the CPU of its peer: yields), then sleeps on a futex, and looks
-// at its peer's life once in a kTick. tools/bench/README.md has figures.
+// about 40 us (on the CPU of its peer: yields), then sleeps on a futex, and
+// looks at its peer's life once in a kTick. tools/bench/README.md has figures.
 //
 // Trust: a peer that writes rubbish into the segment can make calls fail with
 // DataLoss, wait for their whole time-out, or return rubbish, of at most
@@ -88,10 +89,10 @@
 //
 // Sources: two positions that only grow, each written by one side, are from
 // Lamport, "Proving the Correctness of Multiprocess Programs" (1977); that each
-// side caches the other's, from Rigtorp's SPSCQueue and, before it, "MCRingBuffer"
-// (Lee, Bu, Chandranmenon 2010), which also publishes in batches; the double
-// mapping, from what is known as the magic or virtual ring buffer. What the
-// segment looks like is in ring_layout.h.
+// side caches the other's, from Rigtorp's SPSCQueue and, before it,
+// "MCRingBuffer" (Lee, Bu, Chandranmenon 2010), which also publishes in
+// batches; the double mapping, from what is known as the magic or virtual ring
+// buffer. What the segment looks like is in ring_layout.h.
 #ifndef IPC_PIPE_RING_H_
 #define IPC_PIPE_RING_H_
 
@@ -160,15 +161,17 @@ class Reservation {
   absl::Status Commit() { return Commit(size_); }
   absl::Status Commit(size_t bytes) {
     internal::SenderCore* const core = core_;
-    if (!StageFirst(bytes)) [[unlikely]] return NotStaged(bytes);
+    if (!StageFirst(bytes)) [[unlikely]]
+      return NotStaged(bytes);
     return core->Publish();
   }
   // The same, but the message is sent with the next one that is committed, by
-  // RingSender::Publish, when the sender has to wait for room or when it closes.
-  // So a batch costs the receiver's attention once.
+  // RingSender::Publish, when the sender has to wait for room or when it
+  // closes. So a batch costs the receiver's attention once.
   absl::Status Stage() { return Stage(size_); }
   absl::Status Stage(size_t bytes) {
-    if (!StageFirst(bytes)) [[unlikely]] return NotStaged(bytes);
+    if (!StageFirst(bytes)) [[unlikely]]
+      return NotStaged(bytes);
     return absl::OkStatus();
   }
 
@@ -210,8 +213,8 @@ class RingSender {
   ~RingSender() = default;
 
   // Room for a message of so many bytes, which may be 0, contiguous in the
-  // ring. One at a time. Waits while the ring is full: DeadlineExceeded, or with
-  // a time-out of zero at once ResourceExhausted. InvalidArgument if it is
+  // ring. One at a time. Waits while the ring is full: DeadlineExceeded, or
+  // with a time-out of zero at once ResourceExhausted. InvalidArgument if it is
   // longer than max_message_bytes(); Unavailable if the receiver has closed.
   absl::StatusOr<Reservation> Reserve(
       size_t bytes, absl::Duration timeout = absl::InfiniteDuration()) {
@@ -232,9 +235,9 @@ class RingSender {
   absl::Status Send(absl::string_view message,
                     absl::Duration timeout = absl::InfiniteDuration(),
                     uint32_t type = 0);
-  // Sends copies of all, and publishes them at once, or in as few parts as there
-  // is room for. Returns how many were sent: fewer than all if an error came
-  // after the first one, which the next call then meets.
+  // Sends copies of all, and publishes them at once, or in as few parts as
+  // there is room for. Returns how many were sent: fewer than all if an error
+  // came after the first one, which the next call then meets.
   absl::StatusOr<size_t> SendBatch(
       absl::Span<const absl::string_view> messages,
       absl::Duration timeout = absl::InfiniteDuration());
@@ -337,8 +340,8 @@ class Batch {
     return true;
   }
 
-  // Of the message that the last Next has gone on to. The data stays there until
-  // the end of the Batch.
+  // Of the message that the last Next has gone on to. The data stays there
+  // until the end of the Batch.
   absl::Span<const std::byte> data() const {
     return {record_.data, record_.length};
   }

@@ -8,9 +8,7 @@ namespace {
 // The head may lag by this part of the ring.
 constexpr uint64_t kLagPart = 8;
 
-bool IsPosition(uint64_t position) {
-  return position % kRecordAlignment == 0;
-}
+bool IsPosition(uint64_t position) { return position % kRecordAlignment == 0; }
 
 }  // namespace
 

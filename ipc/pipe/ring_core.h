@@ -41,9 +41,7 @@ class SenderCore final : public RingEnd {
   uint64_t max_message() const { return capacity() - kLongestOverhead; }
 
   // Where a record may be written, and its payload then.
-  std::byte* At(uint64_t position) const {
-    return data_ + (position & mask_);
-  }
+  std::byte* At(uint64_t position) const { return data_ + (position & mask_); }
 
   // False if it has to wait, or cannot be. Else Commit or Abort comes next.
   bool TryReserve(uint64_t bytes, uint64_t* position) {
@@ -63,8 +61,8 @@ class SenderCore final : public RingEnd {
   // REQUIRES: IsReserved(), and `bytes` are no more than were reserved.
   void Stage(uint64_t position, uint32_t bytes, uint32_t type) {
     mode_ = Mode::kOpen;
-    HeaderOf(At(position)).store(PackHeader(bytes, type),
-                                 std::memory_order_relaxed);
+    HeaderOf(At(position))
+        .store(PackHeader(bytes, type), std::memory_order_relaxed);
     if (position != tail_) {
       HeaderOf(At(tail_)).store(PackHeader(kPadding, 0),
                                 std::memory_order_relaxed);
@@ -143,7 +141,8 @@ class ReceiverCore final : public RingEnd {
     }
     const uint32_t length = static_cast<uint32_t>(packed);
     const uint64_t end = at + RecordSize(length);
-    if (end - head_ > tail_ - head_) [[unlikely]] return Taken::kDamaged;
+    if (end - head_ > tail_ - head_) [[unlikely]]
+      return Taken::kDamaged;
     *record = {.data = At(at) + kRecordHeader,
                .length = length,
                .type = static_cast<uint32_t>(packed >> 32),
@@ -209,11 +208,11 @@ class ReceiverCore final : public RingEnd {
 
   std::byte* data_ = nullptr;
   uint64_t mask_ = 0;
-  uint64_t lag_ = 0;        // how far the shared head may lag
-  uint64_t head_ = 0;       // the end of what was taken
-  uint64_t tail_ = 0;       // the shared tail as last seen and checked
-  uint64_t acked_ = 0;      // what the shared acked is
-  uint64_t published_ = 0;  // what the shared head is
+  uint64_t lag_ = 0;              // how far the shared head may lag
+  uint64_t head_ = 0;             // the end of what was taken
+  uint64_t tail_ = 0;             // the shared tail as last seen and checked
+  uint64_t acked_ = 0;            // what the shared acked is
+  uint64_t published_ = 0;        // what the shared head is
   uint64_t redelivered_end_ = 0;  // of what the one before had been handed
   uint32_t holders_ = 0;
 };

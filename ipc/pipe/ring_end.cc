@@ -206,8 +206,9 @@ absl::Status RingEnd::ModeError() const {
       return PeerGone(Peer::kClosed);
     case Mode::kForked:
       return absl::FailedPreconditionError(
-          absl::StrCat(Name(), ": this end is the parent's; attach to the ring "
-                               "in the process that uses it"));
+          absl::StrCat(Name(),
+                       ": this end is the parent's; attach to the ring "
+                       "in the process that uses it"));
     case Mode::kClosed:
       break;
   }
@@ -252,9 +253,8 @@ absl::Status RingEnd::TimedOut(absl::Duration timeout) const {
   if (timeout <= absl::ZeroDuration()) {
     return absl::ResourceExhaustedError(absl::StrCat(Name(), ": full", why));
   }
-  return absl::DeadlineExceededError(
-      absl::StrCat(Name(), ": still full after ",
-                   absl::FormatDuration(timeout), why));
+  return absl::DeadlineExceededError(absl::StrCat(
+      Name(), ": still full after ", absl::FormatDuration(timeout), why));
 }
 
 }  // namespace ipc::pipe::internal

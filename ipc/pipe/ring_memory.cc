@@ -39,11 +39,11 @@ absl::StatusOr<Constants> ReadConstants(int fd) {
   const absl::StatusOr<SegmentPrefix> prefix = ReadSegmentPrefix(fd);
   if (!prefix.ok()) return prefix.status();
   if (prefix->kind != SegmentKind::kRing) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "fd ", fd, " is a Parley segment of kind ",
-        static_cast<uint32_t>(prefix->kind), ", not a ring (kind ",
-        static_cast<uint32_t>(SegmentKind::kRing),
-        "): open it with the library that created it"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("fd ", fd, " is a Parley segment of kind ",
+                     static_cast<uint32_t>(prefix->kind), ", not a ring (kind ",
+                     static_cast<uint32_t>(SegmentKind::kRing),
+                     "): open it with the library that created it"));
   }
   if (prefix->abi_major != RingHeader::kAbiMajor) {
     return absl::FailedPreconditionError(absl::StrCat(
@@ -52,8 +52,8 @@ absl::StatusOr<Constants> ReadConstants(int fd) {
         ": build both from the same release"));
   }
   Constants constants;
-  const ssize_t n = RetryOnEintr(
-      [&] { return pread(fd, &constants, sizeof(constants), 0); });
+  const ssize_t n =
+      RetryOnEintr([&] { return pread(fd, &constants, sizeof(constants), 0); });
   if (n < 0) return PosixError(errno, absl::StrCat("reading ring, fd ", fd));
   if (n != sizeof(constants)) {
     return absl::DataLossError(
@@ -67,8 +67,8 @@ absl::StatusOr<Constants> ReadConstants(int fd) {
 absl::StatusOr<UniqueFd> CreateRingMemory(uint64_t capacity_bytes) {
   if (capacity_bytes > kMaxRingCapacity) {
     return absl::InvalidArgumentError(
-        absl::StrCat("creating a ring of ", capacity_bytes,
-                     " bytes: at most ", kMaxRingCapacity));
+        absl::StrCat("creating a ring of ", capacity_bytes, " bytes: at most ",
+                     kMaxRingCapacity));
   }
   const uint64_t page = PageSize();
   const uint64_t capacity =
@@ -117,24 +117,25 @@ absl::StatusOr<RingMemory> RingMemory::Map(int fd) {
   if (header->total_size != *size || capacity < page ||
       capacity > kMaxRingCapacity || !std::has_single_bit(capacity) ||
       *size != page + capacity) {
-    return absl::DataLossError(absl::StrCat(
-        "ring, fd ", fd, ", of ", *size, " bytes claims ", header->total_size,
-        " bytes, ", capacity,
-        " of data: its header is corrupt, create it anew"));
+    return absl::DataLossError(
+        absl::StrCat("ring, fd ", fd, ", of ", *size, " bytes claims ",
+                     header->total_size, " bytes, ", capacity,
+                     " of data: its header is corrupt, create it anew"));
   }
   // No fault later on, unless that takes longer than some have for attaching.
   const int populate = capacity <= kPopulatedCapacity ? MAP_POPULATE : 0;
   // The addresses first, for all three mappings; then each in its place.
-  void* const addresses = mmap(nullptr, page + 2 * capacity, PROT_NONE,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-                               0);
+  void* const addresses =
+      mmap(nullptr, page + 2 * capacity, PROT_NONE,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (addresses == MAP_FAILED) {
     return PosixError(errno, absl::StrCat("mapping ring, fd ", fd));
   }
   RingMemory memory(static_cast<std::byte*>(addresses), page, capacity);
   const auto map = [&](std::byte* to, uint64_t bytes, uint64_t from) {
-    return mmap(to, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | populate,
-                fd, static_cast<off_t>(from)) != MAP_FAILED;
+    return mmap(to, bytes, PROT_READ | PROT_WRITE,
+                MAP_SHARED | MAP_FIXED | populate, fd,
+                static_cast<off_t>(from)) != MAP_FAILED;
   };
   if (!map(memory.base_, page + capacity, 0) ||
       !map(memory.data() + capacity, capacity, page)) {

@@ -159,7 +159,8 @@ TEST(RingHostileTest, WhatASuccessorFindsIsChecked) {
       ends.sender->Leave();
       ends.receiver->Leave();
       (ends.header().*word).store(number);
-      absl::StatusOr<RingSender> sender = RingSender::FromFd(Dup(ends.fd.get()));
+      absl::StatusOr<RingSender> sender =
+          RingSender::FromFd(Dup(ends.fd.get()));
       absl::StatusOr<RingReceiver> receiver =
           RingReceiver::FromFd(Dup(ends.fd.get()));
       for (int i = 0; i < 3; ++i) {
@@ -261,9 +262,8 @@ TEST(RingHostileTest, RandomWordsWhileBothEndsAreAtWork) {
   while (absl::Now() < end) {
     Ends ends;
     const unsigned its_seed = static_cast<unsigned>(random());
-    Child scribbler = Child::Fork([&]() -> int {
-      Scribble(ends.fd.get(), its_seed);
-    });
+    Child scribbler =
+        Child::Fork([&]() -> int { Scribble(ends.fd.get(), its_seed); });
     for (int i = 0; i < 2000 && absl::Now() < end; ++i) {
       // No time-out most times, for each takes some.
       const absl::Duration timeout = random() % 64 == 0 ? kShort : kNow;

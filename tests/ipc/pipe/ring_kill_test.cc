@@ -555,10 +555,8 @@ std::vector<Operation> Receivers() {
            }},
       {.name = "CreateRing",
        .operate = [](World&) { (void)CreateRing(); },
-       .check =
-           [](World&, const KillPoint&, Observed&) {
-             EXPECT_TRUE(CreateRing().ok());
-           }},
+       .check = [](World&, const KillPoint&,
+                   Observed&) { EXPECT_TRUE(CreateRing().ok()); }},
   };
 }
 
@@ -635,7 +633,8 @@ int SoakReceive(int fd, Log& log) {
       log.error.store(error);
       return 1;
     };
-    if (!view.ok()) return fail(200 + static_cast<uint64_t>(view.status().code()));
+    if (!view.ok())
+      return fail(200 + static_cast<uint64_t>(view.status().code()));
     const uint64_t last = log.received.load();
     const uint64_t n = NumberOf(view->text()).value_or(0);
     if (n == 0) return fail(1);  // torn

@@ -381,8 +381,7 @@ TEST(RingTest, TwoThreadsPassManyMessagesOfAllSizes) {
   constexpr size_t kMessages = 30'000;
   std::thread sender([&] {
     for (size_t i = 0; i < kMessages; ++i) {
-      ASSERT_TRUE(
-          ends.sender.Send(Pattern(i * 37 % 700, i), kPatience).ok());
+      ASSERT_TRUE(ends.sender.Send(Pattern(i * 37 % 700, i), kPatience).ok());
     }
     ends.sender.CloseForSend();
   });
