@@ -78,8 +78,9 @@
 // handler.
 //
 // Lifetime: Reservations, Views and Batches must not outlive the end they came
-// from, but may outlive its being moved, closed or left. The segment lives for
-// as long as anybody has it open.
+// from, but may outlive its being moved, closed or left. What was moved from
+// may only be destroyed or assigned to. The segment lives for as long as
+// anybody has it open.
 //
 // Fork: a child inherits no end. Objects of its parent's fail there with
 // FailedPrecondition, and do nothing when destroyed; the parent's are not

@@ -75,9 +75,7 @@ absl::Status SenderCore::Reserve(uint64_t bytes, absl::Duration timeout,
   const uint64_t padding = bytes < kLongPayload ? 0 : PaddingAt(tail_);
   const uint64_t size = padding + RecordSize(bytes);
   // For less it need not be woken: that is a system call of the receiver's.
-  const uint64_t wanted = tail_ + size - capacity();
-  // Relaxed: what comes next in Park is a release.
-  header().sender_bell.wanted.store(wanted, std::memory_order_relaxed);
+  wanted_ = tail_ + size - capacity();
   const absl::Status status = Await(timeout, [&](bool thorough) {
     if (thorough && IsPeerClosed()) return Seen::kNothing;
     return LookForRoom(size, thorough);

@@ -111,6 +111,7 @@ class RingEnd {
 
   RingMemory memory_;
   Mode mode_ = Mode::kClosed;
+  uint64_t wanted_ = 0;  // the RingBell's, should it come to that
 
  private:
   friend class RingEndRegistry;
@@ -223,7 +224,8 @@ absl::Status RingEnd::Park(absl::Duration timeout, Deadline deadline,
     // The kernel compares it again: a wake-up after this load ends the sleep.
     const uint32_t ticket = bell.event.load();
     if (may_wait) {
-      // Release, as what is wanted was stored before.
+      // Relaxed: what comes next is a release.
+      bell.wanted.store(wanted_, std::memory_order_relaxed);
       bell.waiting.store(1, std::memory_order_release);
       HeavyFence();
     }

@@ -3,7 +3,9 @@
 #include "ipc/pipe/ring.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -547,6 +549,30 @@ TEST(RingTest, ADeadSenderIsUnavailableOnceAllIsReceived) {
   RingSender second = *RingSender::FromFd(Dup(fd.get()));
   ASSERT_TRUE(second.Send("heir", kNow).ok());
   EXPECT_EQ(ReceiveText(receiver), "heir");
+}
+
+TEST(RingTest, AStoppedSenderIsNotTakenForDead) {
+  const UniqueFd fd = *CreateRing({.capacity_bytes = kPage});
+  RingReceiver receiver = *RingReceiver::FromFd(Dup(fd.get()));
+  Child child = Child::Fork([&] {
+    absl::StatusOr<RingSender> sender = RingSender::FromFd(Dup(fd.get()));
+    absl::StatusOr<Reservation> room = sender->Reserve(3);
+    std::memcpy(room->span().data(), "ab", 2);
+    raise(SIGSTOP);
+    room->span()[2] = std::byte{'c'};
+    return room->Commit().ok() ? 0 : 1;
+  });
+  int status;
+  ASSERT_EQ(waitpid(child.pid(), &status, WUNTRACED), child.pid());
+  ASSERT_TRUE(WIFSTOPPED(status));
+  EXPECT_EQ(CodeOf(receiver.Receive(5 * kRingTick)),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(CodeOf(RingSender::FromFd(Dup(fd.get()))),
+            absl::StatusCode::kFailedPrecondition);
+  kill(child.pid(), SIGCONT);
+  EXPECT_EQ(ReceiveText(receiver), "abc");
+  EXPECT_EQ(CodeOf(receiver.Receive()), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(child.Wait(), 0);
 }
 
 TEST(RingTest, ADeadReceiverIsFollowedByAnother) {
