@@ -1,12 +1,15 @@
 #include "ipc/pipe/ring_core.h"
 
 #include "absl/strings/str_cat.h"
+#include "ipc/base/spin_wait.h"
 
 namespace ipc::pipe::internal {
 namespace {
 
 // The head may lag by this part of the ring.
 constexpr uint64_t kLagPart = 8;
+// Of a receiver that has caught up with a stream: half a microsecond or so.
+constexpr int kStreamPauses = 16;
 
 bool IsPosition(uint64_t position) { return position % kRecordAlignment == 0; }
 
@@ -160,6 +163,12 @@ absl::Status ReceiverCore::AwaitOne(absl::Duration timeout) {
   if (head_ != tail_) return absl::OkStatus();
   // The sender may have nothing left but what it does not know to be free.
   if (published_ != acked_) PublishHead();
+  // Who got several in a row will get several again, if it leaves the cache
+  // lines to the sender for a moment; who got one waits for an answer.
+  if (in_a_row_ > 1 && timeout > absl::ZeroDuration()) {
+    for (int i = 0; i < kStreamPauses; ++i) Pause();
+  }
+  in_a_row_ = 0;
   return Await(timeout, [this](bool) { return LookForRecord(); });
 }
 

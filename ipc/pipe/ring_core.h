@@ -157,6 +157,7 @@ class ReceiverCore final : public RingEnd {
       std::atomic_signal_fence(std::memory_order_seq_cst);
     }
     head_ = end;
+    ++in_a_row_;
     return Taken::kRecord;
   }
   absl::Status Take(absl::Duration timeout, Record* record);
@@ -215,6 +216,7 @@ class ReceiverCore final : public RingEnd {
   uint64_t published_ = 0;        // what the shared head is
   uint64_t redelivered_end_ = 0;  // of what the one before had been handed
   uint32_t holders_ = 0;
+  uint32_t in_a_row_ = 0;  // taken since it last waited
 };
 
 }  // namespace ipc::pipe::internal
