@@ -171,10 +171,10 @@ class ForkServer::Client {
     part->cmsg_type = SCM_RIGHTS;
     part->cmsg_len = CMSG_LEN(all.size() * sizeof(int));
     std::memcpy(CMSG_DATA(part), all.data(), all.size() * sizeof(int));
+    const int control = control_.get();
     while (true) {
       if (RetryOnEintr([&] {
-            return sendmsg(control_.get(), &message,
-                           MSG_NOSIGNAL | MSG_DONTWAIT);
+            return sendmsg(control, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
           }) >= 0) {
         return absl::OkStatus();
       }
@@ -183,13 +183,14 @@ class ForkServer::Client {
         return PosixError(errno,
                           "fork server: handing it a request and descriptors");
       }
-      if (!WaitFor(control_.get(), POLLOUT, deadline)) return Silent();
+      if (!WaitFor(control, POLLOUT, deadline)) return Silent();
     }
   }
 
   absl::StatusOr<Answer> Receive(Deadline deadline)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (!WaitFor(control_.get(), POLLIN, deadline)) return Silent();
+    const int control = control_.get();
+    if (!WaitFor(control, POLLIN, deadline)) return Silent();
     Answer answer = {};
     char text[kMaxForkMessageBytes];
     iovec bytes[] = {{.iov_base = &answer.head, .iov_len = sizeof(answer.head)},
@@ -201,7 +202,7 @@ class ForkServer::Client {
     message.msg_control = space;
     message.msg_controllen = sizeof(space);
     const ssize_t n = RetryOnEintr(
-        [&] { return recvmsg(control_.get(), &message, MSG_CMSG_CLOEXEC); });
+        [&] { return recvmsg(control, &message, MSG_CMSG_CLOEXEC); });
     const cmsghdr* part = n < 0 ? nullptr : CMSG_FIRSTHDR(&message);
     if (part != nullptr && part->cmsg_type == SCM_RIGHTS) {
       int pidfd;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -19,7 +20,10 @@
 #include "ipc/base/wait_any.h"
 #include "ipc/base/waitable.h"
 #include "ipc/pipe/connection.h"
+#include "ipc/process/exit_status.h"
+#include "ipc/process/fork_server.h"
 #include "ipc/process/process.h"
+#include "ipc/process/process_pool.h"
 #include "ipc/process/spawn.h"
 
 namespace ipc::process {
@@ -123,6 +127,37 @@ TEST_F(InterruptedTest, Connections) {
   }
   ours.Close();
   EXPECT_EQ(echo->Join()->exitcode(), 0);
+}
+
+TEST_F(InterruptedTest, ForkServerAndPool) {
+  absl::StatusOr<ForkServer> server = ForkServer::Create(
+      {{"length", [](absl::string_view argument, std::vector<UniqueFd>) {
+          return static_cast<int>(argument.size());
+        }}});
+  ASSERT_TRUE(server.ok()) << server.status();
+  for (int i = 0; i < 200; ++i) {
+    absl::StatusOr<Process> child =
+        server->Start("length", std::string(i, 'x'));
+    ASSERT_TRUE(child.ok()) << child.status();
+    absl::StatusOr<ExitStatus> status = child->Join();
+    ASSERT_TRUE(status.ok()) << status.status();
+    ASSERT_EQ(status->exitcode(), i);
+  }
+  EXPECT_TRUE(server->Stop().ok());
+
+  absl::StatusOr<ProcessPool> pool = ProcessPool::Create(
+      [](absl::string_view input) -> absl::StatusOr<std::string> {
+        return std::string(input);
+      });
+  ASSERT_TRUE(pool.ok()) << pool.status();
+  for (int i = 0; i < 20; ++i) {
+    auto results = pool->Map(std::vector<std::string>(50, "same"));
+    ASSERT_TRUE(results.ok()) << results.status();
+    for (const absl::StatusOr<std::string>& result : *results) {
+      ASSERT_TRUE(result.ok()) << result.status();
+    }
+  }
+  EXPECT_TRUE(pool->Join().ok());
 }
 
 }  // namespace

@@ -1,0 +1,633 @@
+#include "ipc/process/process_pool.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <optional>
+#include <unordered_map>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "ipc/base/deadline.h"
+#include "ipc/base/memory.h"
+#include "ipc/base/posix_error.h"
+#include "ipc/base/unique_fd.h"
+#include "ipc/mqueue/message.h"
+#include "ipc/mqueue/policy.h"
+#include "ipc/mqueue/queue.h"
+#include "ipc/process/exit_status.h"
+#include "ipc/process/fork_server.h"
+#include "ipc/process/pool_board.h"
+#include "ipc/process/process.h"
+
+namespace ipc::process {
+namespace {
+
+using mqueue::Message;
+using mqueue::Queue;
+
+constexpr int kMaxWorkers = 200;
+// How long the fork server may take to answer, and to tell how a worker ended.
+constexpr absl::Duration kServerTimeout = absl::Seconds(10);
+
+absl::Duration SinceMonotonic(int64_t since_ns) {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return absl::DurationFromTimespec(now) - absl::Nanoseconds(since_ns);
+}
+
+absl::StatusOr<Queue> CreateQueue(uint64_t slots, size_t payload_bytes,
+                                  int workers, mqueue::Delivery delivery) {
+  return Queue::CreateAnonymous(
+      {.slots = slots,
+       .message_bytes = sizeof(PoolHeader) + payload_bytes,
+       .delivery = delivery,
+       // Those of the dead are in use until somebody waits and finds them.
+       .participants = std::min<uint64_t>(512, 2 * workers + 32)});
+}
+
+}  // namespace
+
+class PoolTask::State {
+ public:
+  std::shared_ptr<PoolCore> core;
+  std::string input;
+  std::vector<std::string> deaths;  // "worker 1234 was killed by SIGSEGV"
+  // While it is in the queue or with a worker.
+  uint64_t id = 0;
+  uint32_t word = 0;
+  std::optional<absl::StatusOr<std::string>> result;
+};
+
+// Invariants:
+// 1. A task without a result is either in `backlog_` or in `sent_`, by its id;
+//    the word of the latter is its own, all others are in `free_words_`.
+// 2. An id is never used again. A task that is sent anew gets another one.
+class PoolCore : public std::enable_shared_from_this<PoolCore> {
+ public:
+  using Task = std::shared_ptr<PoolTask::State>;
+
+  static absl::StatusOr<std::shared_ptr<PoolCore>> Create(
+      PoolFunction function, const ProcessPoolOptions& options) {
+    if (options.workers < 1 || options.workers > kMaxWorkers ||
+        options.max_attempts < 1 ||
+        options.max_attempts > static_cast<int>(PoolBoard::kMaxAttempts) ||
+        options.queue_slots < 1) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "process pool: workers (", options.workers, ") go from 1 to ",
+          kMaxWorkers, ", max_attempts (", options.max_attempts, ") from 1 to ",
+          PoolBoard::kMaxAttempts, ", queue_slots (", options.queue_slots,
+          ") from 1"));
+    }
+    auto core = std::make_shared<PoolCore>();
+    core->function_ = std::move(function);
+    core->options_ = options;
+    // First, so that it has nothing of what comes next.
+    if (absl::Status s = core->StartServer(); !s.ok()) return s;
+    absl::Status status = core->Prepare();
+    for (int i = 0; status.ok() && i < options.workers; ++i) {
+      status = core->StartWorker(i);
+    }
+    if (!status.ok()) {
+      core->Terminate();
+      return status;
+    }
+    return core;
+  }
+
+  ~PoolCore() = default;
+
+  absl::StatusOr<Task> Submit(absl::string_view input) {
+    if (closed_) {
+      return absl::FailedPreconditionError(
+          "process pool: it is closed: create another one");
+    }
+    if (input.size() > options_.max_input_bytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("process pool: an input of ", input.size(),
+                       " bytes, and there is "
+                       "room for ",
+                       options_.max_input_bytes,
+                       ": raise ProcessPoolOptions::max_input_bytes"));
+    }
+    Task task = std::make_shared<PoolTask::State>();
+    task->core = shared_from_this();
+    task->input = std::string(input);
+    backlog_.push_back(task);
+    Progress(absl::ZeroDuration());
+    return task;
+  }
+
+  // Until `task` is done or the deadline has passed.
+  void WaitFor(const Task& task, Deadline deadline) {
+    while (!task->result.has_value()) {
+      Progress(deadline.Remaining());
+      if (deadline.HasPassed()) return;
+    }
+  }
+
+  void Settle(Task task, absl::StatusOr<std::string> result) {
+    if (task->result.has_value()) return;
+    Withdraw(task);
+    const auto waiting = std::find(backlog_.begin(), backlog_.end(), task);
+    if (waiting != backlog_.end()) backlog_.erase(waiting);
+    SettleSent(task, std::move(result));
+  }
+
+  void Close() { closed_ = true; }
+
+  absl::Status Join(absl::Duration timeout) {
+    Close();
+    const Deadline deadline = Deadline::After(timeout);
+    while (!backlog_.empty() || !sent_.empty()) {
+      if (deadline.HasPassed()) {
+        return absl::DeadlineExceededError(
+            absl::StrCat("process pool: after ", absl::FormatDuration(timeout),
+                         " ", backlog_.size() + sent_.size(),
+                         " tasks are not done: join again, or terminate"));
+      }
+      Progress(deadline.Remaining());
+    }
+    if (!ended_) {
+      if (absl::Status s = JoinWorkers(deadline); !s.ok()) return s;
+      ended_ = true;
+    }
+    // That it was killed does not matter any more.
+    absl::Status stopped = server_->Stop(deadline.Remaining());
+    return absl::IsDeadlineExceeded(stopped) ? stopped : absl::OkStatus();
+  }
+
+  void Terminate() {
+    Abandon();
+    for (std::optional<Worker>& worker : workers_) {
+      if (worker.has_value()) {
+        worker->process.Join(kServerTimeout).status().IgnoreError();
+      }
+      worker.reset();
+    }
+    if (!server_.has_value()) return;
+    if (absl::IsDeadlineExceeded(server_->Stop(kServerTimeout))) {
+      // Somebody has stopped it, or it adopted a child of a worker's.
+      server_->server().Kill().IgnoreError();
+      server_->Stop().IgnoreError();
+    }
+  }
+
+  // Terminate, but for what waits.
+  void Abandon() {
+    if (getpid() != owner_) return;
+    closed_ = true;
+    ended_ = true;
+    for (const std::optional<Worker>& worker : workers_) {
+      if (worker.has_value()) worker->process.Kill().IgnoreError();
+    }
+    SettleAll(absl::CancelledError("process pool: it was terminated"));
+  }
+
+  std::vector<pid_t> worker_pids() const {
+    std::vector<pid_t> pids;
+    for (const std::optional<Worker>& worker : workers_) {
+      if (worker.has_value()) pids.push_back(worker->process.pid());
+    }
+    return pids;
+  }
+
+  const ProcessPoolStats& stats() const { return stats_; }
+
+ private:
+  struct Worker {
+    Process process;
+    // The task for which it was killed, as that took too long.
+    uint64_t killed_for = 0;
+  };
+
+  absl::Status JoinWorkers(Deadline deadline) {
+    if (absl::Status s = tasks_->CloseForSend(); !s.ok()) return s;
+    for (std::optional<Worker>& worker : workers_) {
+      while (worker.has_value()) {
+        // Results that nobody waits for any more must not hold a worker up.
+        ReceiveAll();
+        const absl::StatusOr<ExitStatus> status = worker->process.Join(
+            std::min(ProcessPool::kTick, deadline.Remaining()));
+        if (!absl::IsDeadlineExceeded(status.status())) {
+          worker.reset();
+        } else if (deadline.HasPassed()) {
+          return absl::DeadlineExceededError(
+              absl::StrCat("process pool: all tasks are done, but worker ",
+                           worker->process.pid(),
+                           " has not ended: join again, or terminate"));
+        }
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status StartServer() {
+    absl::StatusOr<ForkServer> server = ForkServer::Create(
+        {{"worker",
+          [function = function_](absl::string_view plan,
+                                 std::vector<UniqueFd> fds) {
+            return RunPoolWorker(function, plan, std::move(fds));
+          }}},
+        {.keep_fds = {}, .death_signal = SIGKILL});
+    if (!server.ok()) return Annotate(server.status(), "process pool");
+    server_.emplace(*std::move(server));
+    return absl::OkStatus();
+  }
+
+  absl::Status Prepare() {
+    workers_.resize(options_.workers);
+    absl::StatusOr<Queue> tasks =
+        CreateQueue(options_.queue_slots, options_.max_input_bytes,
+                    options_.workers, mqueue::Delivery::kExplicitAck);
+    if (!tasks.ok()) return Annotate(tasks.status(), "process pool: tasks");
+    // Room for what a Status has to say.
+    absl::StatusOr<Queue> results = CreateQueue(
+        options_.queue_slots, std::max<size_t>(options_.max_result_bytes, 1024),
+        options_.workers, mqueue::Delivery::kAutoAck);
+    if (!results.ok())
+      return Annotate(results.status(), "process pool: results");
+    tasks_.emplace(*std::move(tasks));
+    results_.emplace(*std::move(results));
+
+    words_ = tasks_->capacity() + options_.workers;
+    const size_t size = PoolBoard::SizeBytes(options_.workers, words_);
+    absl::StatusOr<UniqueFd> fd = CreateMemory("process pool", size);
+    if (!fd.ok()) return fd.status();
+    absl::StatusOr<Mapping> mapping = Mapping::Create(fd->get(), size);
+    if (!mapping.ok()) return mapping.status();
+    board_fd_ = *std::move(fd);
+    board_ = PoolBoard(*std::move(mapping), options_.workers);
+    for (uint32_t i = 0; i < words_; ++i) free_words_.push_back(i);
+    return absl::OkStatus();
+  }
+
+  absl::Status StartWorker(size_t index) {
+    board_.worker(index).running = 0;
+    const PoolWorkerPlan plan = {
+        .index = index,
+        .workers = static_cast<uint64_t>(options_.workers),
+        .words = words_,
+        .max_attempts = static_cast<uint64_t>(options_.max_attempts)};
+    const absl::string_view plan_bytes(reinterpret_cast<const char*>(&plan),
+                                       sizeof(plan));
+    const auto start = [&] {
+      return server_->Start("worker", plan_bytes,
+                            {tasks_->fd(), results_->fd(), board_fd_.get()},
+                            kServerTimeout);
+    };
+    absl::StatusOr<Process> process = start();
+    if (absl::IsUnavailable(process.status())) {
+      // Somebody killed it, and with it all workers.
+      server_->Stop().IgnoreError();
+      if (absl::Status s = StartServer(); !s.ok()) return s;
+      process = start();
+    }
+    if (!process.ok()) return process.status();
+    workers_[index].emplace(Worker{.process = *std::move(process)});
+    return absl::OkStatus();
+  }
+
+  // One round: hands tasks over, and waits for a result, a death or a time-out,
+  // for kTick at most.
+  void Progress(absl::Duration timeout) {
+    if (ended_) return;
+    SendBacklog();
+    // A caller that never waits looks after workers, too, but not each time.
+    if (absl::Now() >= next_look_) LookAfterWorkers();
+    if (ended_) return;
+    if (ReceiveAll() || timeout <= absl::ZeroDuration()) return;
+    if (backlog_.empty() && sent_.empty()) return;
+    absl::StatusOr<std::string> message =
+        results_->Receive(std::min(timeout, ProcessPool::kTick));
+    if (message.ok()) {
+      TakeResult(*message);
+    } else if (!absl::IsDeadlineExceeded(message.status())) {
+      GiveUp(message.status());
+    }
+  }
+
+  void SendBacklog() {
+    while (!backlog_.empty() && !free_words_.empty()) {
+      const Task task = backlog_.front();
+      const uint32_t word = free_words_.back();
+      const uint64_t id = next_id_;
+      const PoolHeader header = {.id = id, .word = word, .code = 0};
+      absl::StatusOr<mqueue::Loan> loan =
+          tasks_->TryLoan(sizeof(header) + task->input.size());
+      absl::Status status = loan.status();
+      if (status.ok()) {
+        std::memcpy(loan->data().data(), &header, sizeof(header));
+        std::copy(
+            task->input.begin(), task->input.end(),
+            reinterpret_cast<char*>(loan->data().data()) + sizeof(header));
+        // Before a worker can have the message.
+        board_.Open(word, id);
+        status =
+            tasks_->Send(*std::move(loan), {.timeout = absl::ZeroDuration()});
+        if (!status.ok()) board_.Settle(word);
+      }
+      if (absl::IsResourceExhausted(status) ||
+          absl::IsDeadlineExceeded(status)) {
+        return;  // full
+      }
+      if (!status.ok()) return GiveUp(status);
+      ++next_id_;
+      free_words_.pop_back();
+      backlog_.pop_front();
+      task->id = id;
+      task->word = word;
+      sent_[id] = task;
+    }
+  }
+
+  // Whether there was any.
+  bool ReceiveAll() {
+    bool any = false;
+    while (true) {
+      absl::StatusOr<std::optional<std::string>> message =
+          results_->TryReceive();
+      if (!message.ok()) {
+        GiveUp(message.status());
+        return true;
+      }
+      if (!message->has_value()) return any;
+      TakeResult(**message);
+      any = true;
+    }
+  }
+
+  void TakeResult(absl::string_view message) {
+    PoolHeader header;
+    if (message.size() < sizeof(header)) return;
+    std::memcpy(&header, message.data(), sizeof(header));
+    early_deaths_ = 0;
+    const auto sent = sent_.find(header.id);
+    if (sent == sent_.end()) return;  // settled otherwise meanwhile
+    const Task task = sent->second;
+    message.remove_prefix(sizeof(header));
+    Withdraw(task);
+    if (header.code == 0) {
+      SettleSent(task, std::string(message));
+    } else {
+      SettleSent(task, absl::Status(static_cast<absl::StatusCode>(header.code),
+                                    message));
+    }
+  }
+
+  // Whatever comes for it from now on is not its.
+  void Withdraw(Task task) {
+    const auto sent = sent_.find(task->id);
+    if (sent == sent_.end() || sent->second != task) return;
+    board_.Settle(task->word);
+    free_words_.push_back(task->word);
+    sent_.erase(sent);
+  }
+
+  void SettleSent(Task task, absl::StatusOr<std::string> result) {
+    task->result = std::move(result);
+    task->core = nullptr;
+    task->input.clear();
+    ++stats_.finished;
+  }
+
+  void SettleAll(const absl::Status& status) {
+    std::vector<Task> tasks(backlog_.begin(), backlog_.end());
+    for (const auto& [id, task] : sent_) tasks.push_back(task);
+    for (const Task& task : tasks) Settle(task, status);
+  }
+
+  // The pool cannot go on.
+  void GiveUp(const absl::Status& status) {
+    closed_ = true;
+    for (const std::optional<Worker>& worker : workers_) {
+      if (worker.has_value()) worker->process.Kill().IgnoreError();
+    }
+    SettleAll(absl::UnavailableError(
+        absl::StrCat("process pool: it cannot go on: ", status.message(),
+                     ": create another one")));
+  }
+
+  void LookAfterWorkers() {
+    next_look_ = absl::Now() + ProcessPool::kTick;
+    for (size_t i = 0; i < workers_.size(); ++i) {
+      if (!workers_[i].has_value()) {
+        // Could not be replaced a while ago.
+        if (!backlog_.empty() || !sent_.empty()) {
+          StartWorker(i).IgnoreError();
+        }
+      } else if (!workers_[i]->process.IsAlive()) {
+        Replace(i);
+      } else {
+        CheckTime(i);
+      }
+    }
+    SettleLost();
+  }
+
+  void CheckTime(size_t index) {
+    const WorkerEntry& entry = board_.worker(index);
+    const uint64_t id = entry.running;
+    const int64_t since = entry.since_ns;
+    // Not two halves of different tasks.
+    if (id == 0 || entry.running != id) return;
+    const auto sent = sent_.find(id);
+    if (sent == sent_.end() || SinceMonotonic(since) <= options_.task_timeout) {
+      return;
+    }
+    Worker& worker = *workers_[index];
+    worker.killed_for = id;
+    worker.process.Kill().IgnoreError();
+    Settle(sent->second,
+           absl::DeadlineExceededError(absl::StrCat(
+               "process pool: the task ran for more than ",
+               absl::FormatDuration(options_.task_timeout), ", so its worker ",
+               worker.process.pid(), " was killed")));
+  }
+
+  void Replace(size_t index) {
+    ++stats_.deaths;
+    Worker worker = std::move(*workers_[index]);
+    workers_[index].reset();
+    const uint64_t id = board_.worker(index).running.exchange(0);
+    // A result that it has sent counts.
+    ReceiveAll();
+    const absl::StatusOr<ExitStatus> status =
+        worker.process.Join(kServerTimeout);
+    const auto sent = sent_.find(id);
+    if (sent == sent_.end()) {
+      // None of a task that is still wanted.
+      if (worker.killed_for == 0) ++early_deaths_;
+    } else if (worker.killed_for != 0) {
+      // It had gone on to another task before our signal came: not that one's
+      // fault.
+      const Task task = sent->second;
+      Withdraw(task);
+      backlog_.push_front(task);
+    } else {
+      CountDeath(sent->second, worker.process.pid(), status);
+    }
+    if (early_deaths_ > 3 * options_.workers + 10) {
+      return GiveUp(absl::UnavailableError(absl::StrCat(
+          early_deaths_,
+          " workers in a row have ended without a task, the "
+          "last of them, ",
+          worker.process.pid(), ", ",
+          status.ok() ? status->ToString() : "for an unknown reason")));
+    }
+    if (closed_ && backlog_.empty() && sent_.empty()) return;
+    if (absl::Status s = StartWorker(index); !s.ok()) {
+      // Others may go on, and be replaced by better luck.
+      if (worker_pids().empty()) GiveUp(s);
+    }
+  }
+
+  void CountDeath(Task task, pid_t pid,
+                  const absl::StatusOr<ExitStatus>& status) {
+    task->deaths.push_back(absl::StrCat(
+        "worker ", pid, " ",
+        !status.ok()          ? "ended together with its fork server"
+        : status->signal != 0 ? absl::StrCat("was ", status->ToString())
+                              : status->ToString()));
+    wounded_.push_back(std::move(task));
+    SettleLost();
+  }
+
+  // Gives up tasks that have used up their attempts. To be asked again: a
+  // worker that is about to throw a message away for that reason has the task
+  // in its entry for a moment.
+  void SettleLost() {
+    const std::vector<Task> wounded = std::move(wounded_);
+    wounded_.clear();
+    for (const Task& task : wounded) {
+      if (sent_.count(task->id) == 0) continue;  // settled, or to be sent anew
+      if (!board_.IsLost(task->word, task->id, options_.max_attempts)) {
+        wounded_.push_back(task);
+        continue;
+      }
+      const size_t deaths = task->deaths.size();
+      Settle(task, absl::AbortedError(
+                       absl::StrCat("process pool: the task was begun ", deaths,
+                                    deaths == 1 ? " time" : " times",
+                                    ", and each time its worker died: ",
+                                    absl::StrJoin(task->deaths, ", "))));
+    }
+  }
+
+  const pid_t owner_ = getpid();
+  PoolFunction function_;
+  ProcessPoolOptions options_;
+  std::optional<ForkServer> server_;
+  std::optional<Queue> tasks_;
+  std::optional<Queue> results_;
+  UniqueFd board_fd_;
+  PoolBoard board_;
+  size_t words_ = 0;
+  std::vector<std::optional<Worker>> workers_;
+
+  std::deque<Task> backlog_;
+  std::unordered_map<uint64_t, Task> sent_;
+  std::vector<Task> wounded_;  // of those sent, some that lost a worker
+  std::vector<uint32_t> free_words_;
+  uint64_t next_id_ = 1;
+  absl::Time next_look_ = absl::InfinitePast();
+  int early_deaths_ = 0;
+  bool closed_ = false;
+  bool ended_ = false;  // no processes are left, or nobody cares
+  ProcessPoolStats stats_;
+};
+
+absl::StatusOr<std::string> PoolTask::Get(absl::Duration timeout) {
+  if (const std::shared_ptr<PoolCore> core = state_->core; core != nullptr) {
+    core->WaitFor(state_, Deadline::After(timeout));
+  }
+  if (state_->result.has_value()) return *state_->result;
+  return absl::DeadlineExceededError(
+      absl::StrCat("process pool: the task is not done after ",
+                   absl::FormatDuration(timeout), ", and goes on"));
+}
+
+bool PoolTask::done() const { return state_->result.has_value(); }
+
+void PoolTask::Cancel() {
+  if (const std::shared_ptr<PoolCore> core = state_->core; core != nullptr) {
+    core->Settle(state_, absl::CancelledError("process pool: cancelled"));
+  }
+}
+
+ProcessPool::ProcessPool(std::shared_ptr<PoolCore> core)
+    : core_(std::move(core)) {}
+ProcessPool::ProcessPool(ProcessPool&&) noexcept = default;
+ProcessPool& ProcessPool::operator=(ProcessPool&& other) noexcept {
+  if (core_ != nullptr) core_->Abandon();
+  core_ = std::move(other.core_);
+  return *this;
+}
+ProcessPool::~ProcessPool() {
+  if (core_ != nullptr) core_->Abandon();
+}
+
+absl::StatusOr<ProcessPool> ProcessPool::Create(
+    PoolFunction function, const ProcessPoolOptions& options) {
+  absl::StatusOr<std::shared_ptr<PoolCore>> core =
+      PoolCore::Create(std::move(function), options);
+  if (!core.ok()) return core.status();
+  return ProcessPool(*std::move(core));
+}
+
+absl::StatusOr<PoolTask> ProcessPool::Submit(absl::string_view input) {
+  absl::StatusOr<PoolCore::Task> task = core_->Submit(input);
+  if (!task.ok()) return task.status();
+  return PoolTask(*std::move(task));
+}
+
+absl::StatusOr<std::vector<absl::StatusOr<std::string>>> ProcessPool::Map(
+    absl::Span<const std::string> inputs, absl::Duration timeout) {
+  const Deadline deadline = Deadline::After(timeout);
+  std::vector<PoolTask> tasks;
+  absl::Status status;
+  for (const std::string& input : inputs) {
+    absl::StatusOr<PoolTask> task = Submit(input);
+    if (!task.ok()) {
+      status = task.status();
+      break;
+    }
+    tasks.push_back(*std::move(task));
+  }
+  std::vector<absl::StatusOr<std::string>> results;
+  for (PoolTask& task : tasks) {
+    if (!status.ok()) {
+      task.Cancel();
+      continue;
+    }
+    absl::StatusOr<std::string> result = task.Get(deadline.Remaining());
+    if (task.done()) {
+      results.push_back(std::move(result));
+    } else {
+      status = absl::DeadlineExceededError(absl::StrCat(
+          "process pool: ", results.size(), " of ", tasks.size(),
+          " tasks were done within ", absl::FormatDuration(timeout),
+          "; the rest is cancelled"));
+      task.Cancel();
+    }
+  }
+  if (!status.ok()) return status;
+  return results;
+}
+
+void ProcessPool::Close() { core_->Close(); }
+absl::Status ProcessPool::Join(absl::Duration timeout) {
+  return core_->Join(timeout);
+}
+void ProcessPool::Terminate() { core_->Terminate(); }
+std::vector<pid_t> ProcessPool::worker_pids() const {
+  return core_->worker_pids();
+}
+ProcessPoolStats ProcessPool::stats() const { return core_->stats(); }
+
+}  // namespace ipc::process

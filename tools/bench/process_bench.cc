@@ -1,0 +1,309 @@
+// How fast ipc/process starts processes, side by side with what else there is.
+//
+//   bazel run -c opt //tools/bench:process_bench -- [--runs 5] [--ms 500]
+//       [--large_mib 2048] [--only WORDS] [--check]
+//
+// A round is a start, up to the first byte that the child writes into a pipe
+// (of which p50 and the like tell), and then its end (which the rate has as
+// well). See report.h for what counts.
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <array>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "ipc/base/unique_fd.h"
+#include "ipc/process/fork_server.h"
+#include "ipc/process/process.h"
+#include "ipc/process/process_pool.h"
+#include "ipc/process/spawn.h"
+#include "tools/bench/clock.h"
+#include "tools/bench/cpus.h"
+#include "tools/bench/die.h"
+#include "tools/bench/histogram.h"
+#include "tools/bench/measure.h"
+#include "tools/bench/process_bench_functions.h"
+#include "tools/bench/report.h"
+
+namespace bench {
+namespace {
+
+using ipc::UniqueFd;
+using ipc::process::ForkServer;
+using ipc::process::Process;
+using ipc::process::ProcessPool;
+using ipc::process::SpawnOptions;
+
+Timing timing;
+
+// Writes a byte to its standard output and ends; linked statically.
+constexpr char kProgram[] = "tools/bench/process_bench_server";
+
+struct Pipe {
+  Pipe() {
+    int ends[2];
+    CheckCall(pipe2(ends, O_CLOEXEC) == 0, "pipe");
+    read_end.Reset(ends[0]);
+    write_end.Reset(ends[1]);
+  }
+  void WaitForByte() const {
+    char byte;
+    CheckCall(read(read_end.get(), &byte, 1) == 1, "no byte from the child");
+  }
+  UniqueFd read_end;
+  UniqueFd write_end;
+};
+
+// `round` is repeated; it returns the ticks of what matters most in it.
+template <typename Round>
+Figures MeasureRounds(const Round& round) {
+  TicksToNs(0);
+  const int64_t warm = NowNs() + static_cast<int64_t>(timing.warm_up_ns);
+  while (NowNs() < warm) round();
+  Histogram ticks;
+  const int64_t begin = NowNs();
+  uint64_t rounds = 0;
+  do {
+    ticks.Add(round());
+    ++rounds;
+  } while (static_cast<double>(NowNs() - begin) < timing.run_ns);
+  Figures figures;
+  figures.per_second =
+      static_cast<double>(rounds) / static_cast<double>(NowNs() - begin) * 1e9;
+  SetPercentiles(ticks, &figures);
+  return figures;
+}
+
+Process Started(absl::StatusOr<Process> process) {
+  if (!process.ok()) Die(process.status().ToString().c_str());
+  return *std::move(process);
+}
+
+Figures MeasureSpawn() {
+  SpawnOptions options;
+  options.argv = {kProgram, "byte"};
+  return MeasureRounds([&] {
+    const Pipe pipe;
+    options.fds[1] = pipe.write_end.get();
+    const uint64_t start = Ticks();
+    Process child = Started(ipc::process::Spawn(options));
+    pipe.WaitForByte();
+    const uint64_t ticks = Ticks() - start;
+    if (!child.Join()->success()) Die("a child has failed");
+    return ticks;
+  });
+}
+
+Figures MeasurePosixSpawn() {
+  return MeasureRounds([&] {
+    const Pipe pipe;
+    const uint64_t start = Ticks();
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, pipe.write_end.get(), 1);
+    char program[sizeof(kProgram)];
+    memcpy(program, kProgram, sizeof(kProgram));
+    char byte[] = "byte";
+    char* argv[] = {program, byte, nullptr};
+    char* env[] = {nullptr};
+    pid_t pid;
+    errno = posix_spawn(&pid, program, &actions, nullptr, argv, env);
+    CheckCall(errno == 0, "posix_spawn");
+    posix_spawn_file_actions_destroy(&actions);
+    pipe.WaitForByte();
+    const uint64_t ticks = Ticks() - start;
+    int status;
+    CheckCall(waitpid(pid, &status, 0) == pid && status == 0, "waitpid");
+    return ticks;
+  });
+}
+
+Figures MeasureStart() {
+  return MeasureRounds([&] {
+    const Pipe pipe;
+    const uint64_t start = Ticks();
+    Process child = Started(Process::Start(
+        [&] { return write(pipe.write_end.get(), "", 1) == 1 ? 0 : 1; }));
+    pipe.WaitForByte();
+    const uint64_t ticks = Ticks() - start;
+    if (!child.Join()->success()) Die("a child has failed");
+    return ticks;
+  });
+}
+
+ForkServer Server(absl::StatusOr<ForkServer> server) {
+  if (!server.ok()) Die(server.status().ToString().c_str());
+  return *std::move(server);
+}
+ForkServer StaticServer() {
+  SpawnOptions program;
+  program.argv = {kProgram};
+  return Server(ForkServer::CreateFromProgram(program));
+}
+// Made when this process was small.
+ForkServer* own_server = nullptr;
+
+Figures MeasureForkServer(ForkServer& server) {
+  return MeasureRounds([&] {
+    const Pipe pipe;
+    const uint64_t start = Ticks();
+    Process child = Started(server.Start("byte", "", {pipe.write_end.get()}));
+    pipe.WaitForByte();
+    const uint64_t ticks = Ticks() - start;
+    if (!child.Join()->success()) Die("a child has failed");
+    return ticks;
+  });
+}
+
+// One start after the other, and nobody waits for their ends but the server.
+Figures MeasureStartsOnly(ForkServer& server) {
+  return MeasureRounds([&] {
+    const uint64_t start = Ticks();
+    Started(server.Start("nothing"));
+    return Ticks() - start;
+  });
+}
+
+// What tools/bench/python_forkserver.py prints: starts a second, and of the
+// first byte the median in nanoseconds.
+Figures MeasurePython(absl::string_view method) {
+  const std::string command =
+      absl::StrCat("python3 tools/bench/python_forkserver.py ", method, " ",
+                   static_cast<int64_t>(timing.run_ns / 1e6));
+  FILE* out = popen(command.c_str(), "r");
+  CheckCall(out != nullptr, "popen");
+  char line[100] = {};
+  const bool read = fgets(line, sizeof(line), out) != nullptr;
+  const std::vector<std::string> words = absl::StrSplit(line, ' ');
+  Figures figures;
+  if (!read || pclose(out) != 0 || words.size() != 2 ||
+      !absl::SimpleAtod(words[0], &figures.per_second) ||
+      !absl::SimpleAtod(words[1], &figures.p50_ns)) {
+    Die("python_forkserver.py has failed");
+  }
+  return figures;
+}
+
+// Tasks that do nothing, a window of them at a time.
+Figures MeasurePool() {
+  absl::StatusOr<ProcessPool> pool = ProcessPool::Create(
+      [](absl::string_view input) -> absl::StatusOr<std::string> {
+        return std::string(input);
+      });
+  if (!pool.ok()) Die("no pool");
+  const std::vector<std::string> inputs(1000, std::string(64, 'x'));
+  Figures figures = MeasureRounds([&] {
+    const uint64_t start = Ticks();
+    if (!pool->Map(inputs).ok()) Die("Map has failed");
+    return (Ticks() - start) / inputs.size();
+  });
+  figures.per_second *= static_cast<double>(inputs.size());
+  if (!pool->Join().ok()) Die("Join has failed");
+  return figures;
+}
+
+Table Programs(absl::string_view parent) {
+  return {absl::StrCat("a program, started by a parent of ", parent),
+          {{"Spawn", MeasureSpawn},
+           {"posix_spawn", MeasurePosixSpawn, {.rate_at_least = 0.9}}}};
+}
+
+Table Functions(absl::string_view parent) {
+  return {absl::StrCat("a function, started by a parent of ", parent),
+          {{"ForkServer, static program",
+            [] {
+              ForkServer server = StaticServer();
+              return MeasureForkServer(server);
+            }},
+           {"ForkServer, forked early",
+            [] { return MeasureForkServer(*own_server); }},
+           {"Process::Start", MeasureStart},
+           {"Python's forkserver",
+            [] { return MeasurePython("forkserver"); },
+            {.rate_at_least = 5}},
+           {"Python's fork", [] { return MeasurePython("fork"); }}}};
+}
+
+Table Starts() {
+  return {"starts, with nobody waiting for their ends",
+          {{"ForkServer, static program",
+            [] {
+              ForkServer server = StaticServer();
+              return MeasureStartsOnly(server);
+            }},
+           {"ForkServer, forked early",
+            [] { return MeasureStartsOnly(*own_server); }}}};
+}
+
+Table Pools() {
+  return {
+      "64 B in and out of a pool of 2, each task of 1000",
+      {{"ProcessPool", MeasurePool}, {"concurrent.futures, chunksize 1", [] {
+                                        return MeasurePython("pool");
+                                      }}}};
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app("How fast ipc/process starts processes, beside its peers.");
+  int runs = 5;
+  double ms = 500;
+  size_t large_mib = 2048;
+  std::string only;
+  bool check = false;
+  app.add_option("--runs", runs, "rounds, of which the median counts")
+      ->check(CLI::Range(1, 1000));
+  app.add_option("--ms", ms, "milliseconds of each measurement")
+      ->check(CLI::Range(1.0, 1e6));
+  app.add_option("--large_mib", large_mib, "memory of the large parent");
+  app.add_option("--only", only, "only tables with these words in the title");
+  app.add_flag("--check", check, "exit with 1 if a target is missed");
+  CLI11_PARSE(app, argc, argv);
+  timing.run_ns = ms * 1e6;
+
+  ForkServer server = Server(ForkServer::Create(ProcessBenchFunctions()));
+  own_server = &server;
+  TicksToNs(0);
+  absl::PrintF("%s; median of %d runs of %.0f ms\n", DescribeMachine(), runs,
+               ms);
+  fflush(stdout);
+  Report report(runs);
+  const auto run = [&](const Table& table) {
+    if (table.title.find(only) != std::string::npos) report.Run(table);
+  };
+  run(Programs("nothing"));
+  run(Functions("nothing"));
+  run(Starts());
+  run(Pools());
+
+  const size_t bytes = large_mib << 20;
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CheckCall(memory != MAP_FAILED, "memory of the large parent");
+  // Small pages, as in a heap that has grown bit by bit.
+  madvise(memory, bytes, MADV_NOHUGEPAGE);
+  memset(memory, 1, bytes);
+  const std::string large = absl::StrCat(large_mib, " MiB");
+  run(Programs(large));
+  run(Functions(large));
+  absl::PrintF("\n%d targets missed\n", report.missed());
+  return check && report.missed() > 0 ? 1 : 0;
+}
+
+}  // namespace
+}  // namespace bench
+
+int main(int argc, char** argv) { return bench::Main(argc, argv); }
