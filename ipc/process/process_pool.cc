@@ -28,7 +28,6 @@
 namespace ipc::process {
 namespace {
 
-using mqueue::Message;
 using mqueue::Queue;
 
 constexpr int kMaxWorkers = 200;
@@ -131,7 +130,9 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     }
   }
 
-  void Settle(Task task, absl::StatusOr<std::string> result) {
+  // `task`, here and below, is not the one that backlog_ or sent_ holds: that
+  // goes away.
+  void Settle(const Task& task, absl::StatusOr<std::string> result) {
     if (task->result.has_value()) return;
     Withdraw(task);
     const auto waiting = std::find(backlog_.begin(), backlog_.end(), task);
@@ -381,7 +382,7 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   }
 
   // Whatever comes for it from now on is not its.
-  void Withdraw(Task task) {
+  void Withdraw(const Task& task) {
     const auto sent = sent_.find(task->id);
     if (sent == sent_.end() || sent->second != task) return;
     board_.Settle(task->word);
@@ -389,7 +390,7 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     sent_.erase(sent);
   }
 
-  void SettleSent(Task task, absl::StatusOr<std::string> result) {
+  void SettleSent(const Task& task, absl::StatusOr<std::string> result) {
     task->result = std::move(result);
     task->core = nullptr;
     task->input.clear();
@@ -443,11 +444,11 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     Worker& worker = *workers_[index];
     worker.killed_for = id;
     worker.process.Kill().IgnoreError();
-    Settle(sent->second,
-           absl::DeadlineExceededError(absl::StrCat(
-               "process pool: the task ran for more than ",
-               absl::FormatDuration(options_.task_timeout), ", so its worker ",
-               worker.process.pid(), " was killed")));
+    const Task task = sent->second;
+    Settle(task, absl::DeadlineExceededError(absl::StrCat(
+                     "process pool: the task ran for more than ",
+                     absl::FormatDuration(options_.task_timeout),
+                     ", so its worker ", worker.process.pid(), " was killed")));
   }
 
   void Replace(size_t index) {

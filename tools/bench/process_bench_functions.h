@@ -17,8 +17,9 @@ inline ipc::process::ForkFunctions ProcessBenchFunctions() {
            [](absl::string_view, std::vector<ipc::UniqueFd> fds) {
              return write(fds[0].get(), "", 1) == 1 ? 0 : 1;
            }},
-          {"nothing",
-           [](absl::string_view, std::vector<ipc::UniqueFd>) { return 0; }}};
+          {"nothing", [](absl::string_view, const std::vector<ipc::UniqueFd>&) {
+             return 0;
+           }}};
 }
 
 }  // namespace bench

@@ -131,7 +131,7 @@ TEST_F(InterruptedTest, Connections) {
 
 TEST_F(InterruptedTest, ForkServerAndPool) {
   absl::StatusOr<ForkServer> server = ForkServer::Create(
-      {{"length", [](absl::string_view argument, std::vector<UniqueFd>) {
+      {{"length", [](absl::string_view argument, const std::vector<UniqueFd>&) {
           return static_cast<int>(argument.size());
         }}});
   ASSERT_TRUE(server.ok()) << server.status();
