@@ -107,7 +107,17 @@ absl::StatusOr<size_t> SizeOfMemory(int fd) {
   const int seals = fcntl(fd, F_GET_SEALS);
   // A file of a file system takes no seals: EINVAL, or on tmpfs F_SEAL_SEAL,
   // as a memfd that was made without them, which is on no mounted one.
-  if (seals >= 0 && (seals & F_SEAL_SHRINK) == 0 && !IsInDevShm(stat)) {
+  if (seals >= 0 && (seals & F_SEAL_SHRINK) == 0) {
+    if (IsInDevShm(stat)) {
+      if (stat.st_uid == geteuid() && (stat.st_mode & 077) == 0) {
+        return static_cast<size_t>(stat.st_size);
+      }
+      return absl::FailedPreconditionError(
+          absl::StrCat("fd ", fd,
+                       " is a file of /dev/shm that others than this user "
+                       "could truncate: it must belong to user ",
+                       geteuid(), " and have mode 0600"));
+    }
     return absl::FailedPreconditionError(
         absl::StrCat("the size of fd ", fd,
                      " is not sealed: create it by CreateMemory or seal it "

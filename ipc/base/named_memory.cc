@@ -62,7 +62,17 @@ absl::StatusOr<UniqueFd> CreateUnnamedFile(size_t size) {
   return fd;
 }
 
+bool IsNamedMemory(int fd) {
+  const int seals = fcntl(fd, F_GET_SEALS);
+  return seals < 0 || (seals & F_SEAL_SHRINK) == 0;
+}
+
 absl::Status AllocateFile(int fd, size_t size) {
+  struct stat stat;
+  if (fstat(fd, &stat) == 0 &&
+      static_cast<size_t>(stat.st_blocks) * 512 >= size) {
+    return absl::OkStatus();  // a descriptor for reading could not do it
+  }
   return Allocate(fd, size, FALLOC_FL_KEEP_SIZE);
 }
 

@@ -42,6 +42,10 @@ absl::StatusOr<UniqueFd> CreateUnnamedFile(size_t size);
 // Names what CreateUnnamedFile has made. AlreadyExists if the name is taken.
 absl::Status PublishMemory(int fd, absl::string_view name);
 
+// Whether `fd` is memory that may have a name: its size is not sealed, as that
+// of CreateMemory is.
+bool IsNamedMemory(int fd);
+
 // Allocates what another program has left out, such as one that called
 // ftruncate only: touched later, it might be SIGBUS. ResourceExhausted if there
 // is no room.

@@ -303,7 +303,11 @@ bool Attachment::ReapOne(int lock_fd, uint32_t index) {
 
 int Attachment::ReapAll() {
   int dead = 0;
-  for (uint32_t i = 0; i < table_.capacity(); ++i) dead += ReapOne(i) ? 1 : 0;
+  for (uint32_t i = 0; i < table_.capacity(); ++i) {
+    if (table_.Load(i).state != ParticipantTable::State::kFree && ReapOne(i)) {
+      ++dead;
+    }
+  }
   return dead;
 }
 

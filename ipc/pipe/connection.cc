@@ -8,9 +8,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "ipc/base/posix_error.h"
+#include "ipc/pipe/fd_passing.h"
 
 namespace ipc::pipe {
 namespace {
@@ -21,6 +24,10 @@ struct Direction {
   bool readable;
   bool writable;
 };
+
+absl::Span<const std::byte> BytesOf(absl::string_view text) {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
 
 absl::StatusOr<int> SocketOption(int fd, int option) {
   int value = 0;
@@ -153,53 +160,107 @@ absl::Status Connection::CheckSend() const {
   return send_status_;
 }
 
+absl::Status Connection::CheckSize(size_t bytes) const {
+  if (bytes <= max_message_bytes_) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "sending on ", Name(), ": a message of ", bytes,
+      " bytes exceeds the limit of ", max_message_bytes_,
+      " bytes: raise max_message_bytes on both ends, or send less"));
+}
+
 absl::Status Connection::Send(absl::string_view message,
                               absl::Duration timeout) {
-  return Send(
-      absl::MakeConstSpan(reinterpret_cast<const std::byte*>(message.data()),
-                          message.size()),
-      timeout);
+  return Send(BytesOf(message), timeout);
 }
 
 absl::Status Connection::Send(absl::Span<const std::byte> message,
                               absl::Duration timeout) {
-  if (absl::Status status = CheckSend(); !status.ok()) return status;
-  if (message.size() > max_message_bytes_) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "sending on ", Name(), ": a message of ", message.size(),
-        " bytes exceeds the limit of ", max_message_bytes_,
-        " bytes: raise max_message_bytes on both ends, or send less"));
+  if (absl::Status status = CheckSize(message.size()); !status.ok()) {
+    return status;
   }
-  const Deadline deadline = Deadline::After(timeout);
   const FrameHeader header = EncodeFrameHeader(message.size());
-  absl::Span<const std::byte> head = header.bytes();
-  absl::Span<const std::byte> body = message;
-  const size_t total = head.size() + body.size();
-  while (!head.empty() || !body.empty()) {
-    absl::StatusOr<size_t> n = WriteSome(stream(), head, body, deadline);
-    if (!n.ok()) {
-      const size_t written = total - head.size() - body.size();
-      const std::string context = absl::StrCat("sending on ", Name());
-      if (written == 0) return Annotate(n.status(), context);
-      // The peer would take the next frame for the rest of this one.
-      const std::string what = absl::StrCat(
-          context, ": only ", written, " of the ", total,
-          " bytes of a frame were written (", n.status().message(), ")");
-      const std::string way_out =
-          "; nothing can be sent any more: close the connection and open a new "
-          "one";
-      // A peer that has gone stays the reason, however often it is asked for.
-      const bool gone = absl::IsUnavailable(n.status());
-      send_status_ = absl::Status(gone ? absl::StatusCode::kUnavailable
-                                       : absl::StatusCode::kFailedPrecondition,
-                                  absl::StrCat(what, " earlier", way_out));
-      return absl::Status(n.status().code(), absl::StrCat(what, way_out));
-    }
-    const size_t from_head = std::min(*n, head.size());
-    head.remove_prefix(from_head);
-    body.remove_prefix(*n - from_head);
+  std::array<iovec, 2> parts = {PartOf(header.bytes()), PartOf(message)};
+  return SendFrame(absl::MakeSpan(parts), timeout);
+}
+
+absl::Status Connection::Send(const absl::Cord& message,
+                              absl::Duration timeout) {
+  if (absl::Status status = CheckSize(message.size()); !status.ok()) {
+    return status;
   }
-  return absl::OkStatus();
+  const FrameHeader header = EncodeFrameHeader(message.size());
+  std::vector<iovec> parts = {PartOf(header.bytes())};
+  for (const absl::string_view chunk : message.Chunks()) {
+    parts.push_back(PartOf(BytesOf(chunk)));
+  }
+  return SendFrame(absl::MakeSpan(parts), timeout);
+}
+
+absl::Status Connection::SendFrame(absl::Span<iovec> parts,
+                                   absl::Duration timeout) {
+  if (absl::Status status = CheckSend(); !status.ok()) return status;
+  size_t total = 0;
+  for (const iovec& part : parts) total += part.iov_len;
+  size_t written = 0;
+  const absl::Status status =
+      WriteAll(stream(), parts, Deadline::After(timeout), &written);
+  return status.ok() ? status : SendError(status, written, total);
+}
+
+absl::Status Connection::SendError(const absl::Status& status, size_t written,
+                                   size_t total) {
+  const std::string context = absl::StrCat("sending on ", Name());
+  if (written == 0) return Annotate(status, context);
+  // The peer would take the next frame for the rest of this one.
+  const std::string what =
+      absl::StrCat(context, ": only ", written, " of the ", total,
+                   " bytes of a frame were written (", status.message(), ")");
+  const std::string way_out =
+      "; nothing can be sent any more: close the connection and open a new one";
+  // A peer that has gone stays the reason, however often it is asked for.
+  const bool gone = absl::IsUnavailable(status);
+  send_status_ = absl::Status(gone ? absl::StatusCode::kUnavailable
+                                   : absl::StatusCode::kFailedPrecondition,
+                              absl::StrCat(what, " earlier", way_out));
+  return absl::Status(status.code(), absl::StrCat(what, way_out));
+}
+
+absl::StatusOr<size_t> Connection::SendBatch(
+    absl::Span<const absl::string_view> messages, absl::Duration timeout) {
+  if (absl::Status status = CheckSend(); !status.ok()) return status;
+  std::vector<FrameHeader> headers;
+  std::vector<iovec> parts;
+  headers.reserve(messages.size());
+  parts.reserve(2 * messages.size());
+  for (const absl::string_view message : messages) {
+    if (absl::Status status = CheckSize(message.size()); !status.ok()) {
+      return Annotate(status,
+                      absl::StrCat("message ", headers.size(), " of a batch"));
+    }
+    headers.push_back(EncodeFrameHeader(message.size()));
+    parts.push_back(PartOf(headers.back().bytes()));
+    parts.push_back(PartOf(BytesOf(message)));
+  }
+  size_t written = 0;
+  const absl::Status status = WriteAll(stream(), absl::MakeSpan(parts),
+                                       Deadline::After(timeout), &written);
+  if (status.ok()) return messages.size();
+  size_t sent = 0;
+  size_t rest = written;
+  for (; sent < messages.size(); ++sent) {
+    const size_t total = headers[sent].bytes().size() + messages[sent].size();
+    if (rest >= total) {
+      rest -= total;
+      continue;
+    }
+    if (rest > 0) {
+      return Annotate(SendError(status, rest, total),
+                      absl::StrCat("after ", sent, " messages of a batch"));
+    }
+    break;
+  }
+  if (sent > 0) return sent;
+  return SendError(status, 0, 0);
 }
 
 absl::StatusOr<std::string> Connection::Receive(absl::Duration timeout) {
@@ -209,6 +270,105 @@ absl::StatusOr<std::string> Connection::Receive(absl::Duration timeout) {
     return Annotate(status, absl::StrCat("receiving on ", Name()));
   }
   return decoder_.TakeFrame();
+}
+
+absl::StatusOr<absl::Cord> Connection::ReceiveCord(absl::Duration timeout) {
+  absl::StatusOr<std::string> message = Receive(timeout);
+  if (!message.ok()) return message.status();
+  return absl::Cord(*std::move(message));
+}
+
+absl::StatusOr<std::vector<std::string>> Connection::ReceiveBatch(
+    absl::Duration timeout) {
+  if (absl::Status status = CheckReceive(); !status.ok()) return status;
+  const Deadline deadline = Deadline::After(timeout);
+  const std::string context = absl::StrCat("receiving on ", Name());
+  if (batch_ == nullptr) batch_.reset(new std::byte[kBatchBytes]);
+  std::vector<std::string> messages;
+  while (messages.empty()) {
+    if (!decoder_.status().ok()) return Annotate(decoder_.status(), context);
+    absl::StatusOr<size_t> n =
+        ReadSome(stream(), absl::MakeSpan(batch_.get(), kBatchBytes), deadline);
+    if (!n.ok()) return Annotate(ReceiveError(n.status()), context);
+    if (*n == 0) return Annotate(decoder_.EndOfStream(), context);
+    absl::Span<const std::byte> bytes(batch_.get(), *n);
+    while (true) {
+      absl::StatusOr<std::optional<std::string>> frame = decoder_.Decode(bytes);
+      if (!frame.ok()) {
+        // Those before it are whole; the next call tells.
+        if (!messages.empty()) break;
+        return Annotate(frame.status(), context);
+      }
+      if (!frame->has_value()) break;
+      messages.push_back(**std::move(frame));
+    }
+  }
+  return messages;
+}
+
+absl::Status Connection::CheckUnixSocket(absl::string_view operation) const {
+  if (kind_ == StreamKind::kSocket) {
+    absl::StatusOr<int> domain = SocketOption(fd_.get(), SO_DOMAIN);
+    if (!domain.ok()) return domain.status();
+    if (*domain == AF_UNIX) return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(absl::StrCat(
+      operation, " ", Name(), ", which is no unix socket: create the pair ",
+      "duplex, or connect to a unix address"));
+}
+
+absl::Status Connection::SendFds(absl::Span<const int> fds,
+                                 absl::Duration timeout) {
+  if (absl::Status status = CheckSend(); !status.ok()) return status;
+  const std::string context = "sending descriptors on";
+  if (absl::Status status = CheckUnixSocket(context); !status.ok()) {
+    return status;
+  }
+  if (fds.empty() || fds.size() > kMaxFds) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(context, " ", Name(), ": ", fds.size(),
+                     " of them, where 1 to ", kMaxFds, " can be"));
+  }
+  return Annotate(SendFdsOn(stream(), fds, Deadline::After(timeout)), Name());
+}
+
+absl::StatusOr<std::vector<UniqueFd>> Connection::ReceiveFds(
+    size_t max, absl::Duration timeout) {
+  if (absl::Status status = CheckReceive(); !status.ok()) return status;
+  const std::string context = "receiving descriptors on";
+  if (absl::Status status = CheckUnixSocket(context); !status.ok()) {
+    return status;
+  }
+  if (!decoder_.status().ok()) return Annotate(decoder_.status(), Name());
+  const absl::Status first = absl::FailedPreconditionError(absl::StrCat(
+      context, " ", Name(), ": a message comes first; it is kept: Receive it"));
+  if (!decoder_.at_boundary()) return first;
+  absl::StatusOr<ReceivedFds> received =
+      ReceiveFdsOn(stream(), max, Deadline::After(timeout));
+  if (!received.ok()) return Annotate(received.status(), Name());
+  if (received->fds.empty()) {
+    decoder_.Space()[0] = received->byte;
+    const absl::Status status = decoder_.Commit(1);
+    return status.ok() ? first : status;
+  }
+  return std::move(received->fds);
+}
+
+absl::StatusOr<PeerCredentials> Connection::peer() const {
+  if (!fd_.ok()) {
+    return absl::FailedPreconditionError(
+        "asking for the peer of a connection that is closed or moved from");
+  }
+  if (absl::Status status = CheckUnixSocket("asking for the peer of");
+      !status.ok()) {
+    return status;
+  }
+  ucred peer = {};
+  socklen_t size = sizeof(peer);
+  if (getsockopt(fd_.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
+    return PosixError(errno, absl::StrCat("SO_PEERCRED of ", Name()));
+  }
+  return PeerCredentials{.pid = peer.pid, .uid = peer.uid, .gid = peer.gid};
 }
 
 absl::StatusOr<size_t> Connection::ReceiveInto(absl::Span<std::byte> buffer,

@@ -71,12 +71,18 @@
 #ifndef IPC_PIPE_CONNECTION_H_
 #define IPC_PIPE_CONNECTION_H_
 
+#include <sys/types.h>
+#include <sys/uio.h>
+
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -93,6 +99,13 @@ struct ConnectionOptions {
   // the memory that a peer can make us use; but a larger frame costs the
   // connection, so agree on it with the peer. Python has no such limit.
   size_t max_message_bytes = size_t{64} << 20;
+};
+
+// Who connected, listened or made the pair, as the kernel saw it then.
+struct PeerCredentials {
+  pid_t pid = -1;  // 0 if it is in no pid namespace that we see
+  uid_t uid = 0;
+  gid_t gid = 0;
 };
 
 class Connection final : public Waitable {
@@ -124,10 +137,30 @@ class Connection final : public Waitable {
                     absl::Duration timeout = absl::InfiniteDuration());
   absl::Status Send(absl::Span<const std::byte> message,
                     absl::Duration timeout = absl::InfiniteDuration());
+  // Without flattening it: header and chunks go in one writev.
+  absl::Status Send(const absl::Cord& message,
+                    absl::Duration timeout = absl::InfiniteDuration());
+  // Sends many messages in as few system calls as the kernel's buffer allows,
+  // and returns how many were sent: fewer than all if the time-out passed
+  // between two of them. Errors as Send, if none was sent; an error inside a
+  // message tells how many went before it. A message that is too large is found
+  // before any is sent.
+  absl::StatusOr<size_t> SendBatch(
+      absl::Span<const absl::string_view> messages,
+      absl::Duration timeout = absl::InfiniteDuration());
 
   // Receives one message. A `timeout` of zero or less takes what is there.
   absl::StatusOr<std::string> Receive(
       absl::Duration timeout = absl::InfiniteDuration());
+  // The same as a Cord, which can be passed on in parts without a copy.
+  absl::StatusOr<absl::Cord> ReceiveCord(
+      absl::Duration timeout = absl::InfiniteDuration());
+  // Waits for one message and takes those that are there behind it, as many as
+  // one system call gets (up to kBatchBytes). It may get the beginning of
+  // another one, so only the same Connection can go on reading.
+  absl::StatusOr<std::vector<std::string>> ReceiveBatch(
+      absl::Duration timeout = absl::InfiniteDuration());
+  static constexpr size_t kBatchBytes = size_t{64} << 10;
   // Receives one message into `buffer` and returns its size. If it does not
   // fit, InvalidArgument tells the size, and the next call gets the same
   // message. After an error the content of `buffer` is unspecified, but nothing
@@ -135,6 +168,24 @@ class Connection final : public Waitable {
   absl::StatusOr<size_t> ReceiveInto(
       absl::Span<std::byte> buffer,
       absl::Duration timeout = absl::InfiniteDuration());
+
+  // Hands copies of descriptors to the peer of a unix socket, 1 to 253 of them,
+  // all or none, between messages, as Python's reduction.send_handle does. The
+  // peer has to call ReceiveFds, or recv_handle, at this point of the stream: a
+  // Receive would drop them and lose the frame boundaries.
+  absl::Status SendFds(absl::Span<const int> fds,
+                       absl::Duration timeout = absl::InfiniteDuration());
+  // Receives what one SendFds sent, at most `max` of them, close-on-exec.
+  // ResourceExhausted if there are more, or no room in our table of open files:
+  // all are closed then. FailedPrecondition if a message comes first, which is
+  // kept: Receive it. DataLoss if the control message makes no sense.
+  absl::StatusOr<std::vector<UniqueFd>> ReceiveFds(
+      size_t max, absl::Duration timeout = absl::InfiniteDuration());
+
+  // The other end's process, for a unix socket (SO_PEERCRED of unix(7)): the
+  // one that called connect, listen or socketpair, whoever holds the end now.
+  // FailedPrecondition for anything else.
+  absl::StatusOr<PeerCredentials> peer() const;
 
   // Waits for something to receive: at least the beginning of a message, or the
   // end of the stream. False if there was nothing before the time-out.
@@ -168,6 +219,13 @@ class Connection final : public Waitable {
 
   Stream stream() const { return {.fd = fd_.get(), .kind = kind_}; }
   std::string Name() const;
+  absl::Status CheckUnixSocket(absl::string_view operation) const;
+  absl::Status CheckSize(size_t bytes) const;
+  // Writes the parts of one frame.
+  absl::Status SendFrame(absl::Span<iovec> parts, absl::Duration timeout);
+  // `status` has ended a frame after `written` of its `total` bytes.
+  absl::Status SendError(const absl::Status& status, size_t written,
+                         size_t total);
   absl::Status CheckReceive() const;
   absl::Status CheckSend() const;
   // Reads until the decoder knows the size of the message, or has all of it.
@@ -184,7 +242,9 @@ class Connection final : public Waitable {
   bool readable_;
   bool writable_;
   size_t max_message_bytes_;
-  FrameDecoder decoder_;  // of the receiving thread
+  // Of the receiving thread.
+  FrameDecoder decoder_;
+  std::unique_ptr<std::byte[]> batch_;  // kBatchBytes, once it is needed
   // Of the sending thread.
   bool is_shut_ = false;      // by ShutdownSend
   absl::Status send_status_;  // what Send returns from now on, if not OK

@@ -5,10 +5,11 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/types.h>
-#include <sys/uio.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <cstddef>
 
 #include "absl/strings/str_cat.h"
 #include "ipc/base/posix_error.h"
@@ -93,11 +94,11 @@ ssize_t WritePipe(int fd, const iovec* parts, int count, int flags) {
 }
 
 // One attempt; -1 and EAGAIN if `wait` is false and there is no room.
-ssize_t Write(const Stream& stream, iovec* parts, int count, bool wait) {
+ssize_t Write(const Stream& stream, const iovec* parts, int count, bool wait) {
   if (stream.kind == StreamKind::kSocket) {
     msghdr message = {};
-    message.msg_iov = parts;
-    message.msg_iovlen = count;
+    message.msg_iov = const_cast<iovec*>(parts);
+    message.msg_iovlen = static_cast<size_t>(count);
     return sendmsg(stream.fd, &message,
                    MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT));
   }
@@ -115,12 +116,15 @@ ssize_t Write(const Stream& stream, iovec* parts, int count, bool wait) {
     return -1;
   }
   // Room for one page at least, so for PIPE_BUF bytes.
-  size_t left = PIPE_BUF;
-  for (int i = 0; i < count; ++i) {
-    parts[i].iov_len = std::min(parts[i].iov_len, left);
-    left -= parts[i].iov_len;
+  std::array<iovec, 16> some;
+  int used = 0;
+  for (size_t left = PIPE_BUF; used < count && used < 16 && left > 0; ++used) {
+    iovec& part = some[static_cast<size_t>(used)];
+    part = parts[used];
+    part.iov_len = std::min(part.iov_len, left);
+    left -= part.iov_len;
   }
-  return WritePipe(stream.fd, parts, count, RWF_NOSIGNAL);
+  return WritePipe(stream.fd, some.data(), used, RWF_NOSIGNAL);
 }
 
 // Repeats `attempt`, a call of Read or Write that takes whether to wait, until
@@ -168,19 +172,33 @@ absl::StatusOr<size_t> ReadSome(const Stream& stream,
 }
 
 absl::StatusOr<size_t> WriteSome(const Stream& stream,
-                                 absl::Span<const std::byte> head,
-                                 absl::Span<const std::byte> body,
+                                 absl::Span<const iovec> parts,
                                  Deadline deadline) {
+  const int count = static_cast<int>(std::min<size_t>(parts.size(), IOV_MAX));
   return Repeat(stream, POLLOUT, deadline, "write", [&](bool wait) {
-    iovec parts[2];
-    int count = 0;
-    for (const absl::Span<const std::byte> part : {head, body}) {
-      if (part.empty()) continue;
-      parts[count++] = {.iov_base = const_cast<std::byte*>(part.data()),
-                        .iov_len = part.size()};
-    }
-    return Write(stream, parts, count, wait);
+    return Write(stream, parts.data(), count, wait);
   });
+}
+
+absl::Status WriteAll(const Stream& stream, absl::Span<iovec> parts,
+                      Deadline deadline, size_t* written) {
+  *written = 0;
+  while (true) {
+    // Or the old way of a pipe might find nothing but these in its first parts.
+    while (!parts.empty() && parts.front().iov_len == 0) parts.remove_prefix(1);
+    if (parts.empty()) return absl::OkStatus();
+    absl::StatusOr<size_t> n = WriteSome(stream, parts, deadline);
+    if (!n.ok()) return n.status();
+    *written += *n;
+    while (*n > 0) {
+      iovec& part = parts.front();
+      const size_t taken = std::min(*n, part.iov_len);
+      part.iov_base = static_cast<std::byte*>(part.iov_base) + taken;
+      part.iov_len -= taken;
+      *n -= taken;
+      if (part.iov_len == 0) parts.remove_prefix(1);
+    }
+  }
 }
 
 }  // namespace ipc::pipe

@@ -21,8 +21,11 @@
 #ifndef IPC_PIPE_STREAM_IO_H_
 #define IPC_PIPE_STREAM_IO_H_
 
+#include <sys/uio.h>
+
 #include <cstddef>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "ipc/base/deadline.h"
@@ -47,14 +50,24 @@ absl::StatusOr<bool> WaitReady(const Stream& stream, short events,
 absl::StatusOr<size_t> ReadSome(const Stream& stream,
                                 absl::Span<std::byte> bytes, Deadline deadline);
 
-// Writes `head` and then `body`, as much of them as fits, as soon as something
-// does; returns how many bytes. head.size() + body.size() must not be 0.
-// DeadlineExceeded if nothing was written, Unavailable if nobody can read it
-// any more.
+// Writes `parts` one after the other by one system call, as much of them as
+// fits, as soon as something does; returns how many bytes. They must not all be
+// empty; of more than IOV_MAX the first are taken. DeadlineExceeded if nothing
+// was written, Unavailable if nobody can read it any more.
 absl::StatusOr<size_t> WriteSome(const Stream& stream,
-                                 absl::Span<const std::byte> head,
-                                 absl::Span<const std::byte> body,
+                                 absl::Span<const iovec> parts,
                                  Deadline deadline);
+
+// Writes all of `parts`, which it uses up. `*written` is how many bytes of them
+// it wrote, with an error as well.
+absl::Status WriteAll(const Stream& stream, absl::Span<iovec> parts,
+                      Deadline deadline, size_t* written);
+
+// `bytes` as a part to write.
+inline iovec PartOf(absl::Span<const std::byte> bytes) {
+  return {.iov_base = const_cast<std::byte*>(bytes.data()),
+          .iov_len = bytes.size()};
+}
 
 }  // namespace ipc::pipe
 

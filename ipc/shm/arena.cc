@@ -20,7 +20,8 @@ namespace ipc::shm {
 // All bytes of the heap that mean something are changed under the lock, and
 // after they are in the undo log; but for the payload of what was free when the
 // lock was taken, and headers within it. So it does not matter what order the
-// changes have.
+// changes have. Before there is anything in the log, free neighbours are joined
+// without it, by one store: see Join.
 //
 // Words are read once, by relaxed atomics, as others may write what they want.
 
@@ -210,36 +211,49 @@ absl::Status Arena::Guard::SetNext(size_t offset) {
   return absl::OkStatus();
 }
 
-// Makes one block of a usable one and of all usable ones behind it.
-absl::Status Arena::Guard::Join(size_t offset, Found* found) {
-  while (!found->is_rest && offset + found->size < heap_.size()) {
-    const size_t next = offset + found->size;
-    Found other;
-    if (auto status = Read(next, &other); !status.ok()) return status;
-    if (!IsUsable(other)) break;
-    // The second header, too: it becomes payload, which is not kept.
-    if (auto status = Protect(offset, sizeof(Block)); !status.ok()) {
+// Takes a usable block and usable ones behind it for one, until it has `enough`
+// bytes or there are no more. Changes nothing.
+absl::Status Arena::Guard::Extend(size_t offset, size_t enough,
+                                  Found* found) const {
+  while (found->size < enough && !found->is_rest &&
+         offset + found->size < heap_.size()) {
+    Found next;
+    if (auto status = Read(offset + found->size, &next); !status.ok()) {
       return status;
     }
-    if (auto status = Protect(next, sizeof(Block)); !status.ok()) return status;
-    if (heap_header().next.load(std::memory_order_relaxed) == next) {
-      if (auto status = SetNext(offset); !status.ok()) return status;
-    }
-    found->size += other.size;
-    found->is_rest = other.is_rest;
-    found->transaction = 0;
-    Block& block = BlockAt(offset);
-    block.word.store(found->is_rest ? 0 : kMagic | found->size,
-                     std::memory_order_relaxed);
-    block.transaction.store(0, std::memory_order_relaxed);
+    if (!IsUsable(next)) break;
+    found->size += next.size;
+    found->is_rest = next.is_rest;
   }
   return absl::OkStatus();
 }
 
-// Of a usable block `need` bytes behind the first `lead`.
+// Makes one block of those that Extend found, for good. REQUIRES: the log is
+// empty, or else it might bring back one of their headers.
+void Arena::Guard::Join(size_t offset, const Found& found) {
+  HeapHeader& header = heap_header();
+  const uint64_t next = header.next.load(std::memory_order_relaxed);
+  if (next > offset && next < offset + found.size) {
+    header.next.store(offset, std::memory_order_relaxed);
+  }
+  // Whoever is killed leaves the search with a block to begin at.
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  // And whole blocks: by this one store those behind it become payload.
+  BlockAt(offset).word.store(found.is_rest ? 0 : kMagic | found.size,
+                             std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+}
+
+// Of usable blocks that Extend found `need` bytes behind the first `lead`.
 absl::Status Arena::Guard::Take(size_t offset, const Found& found, size_t lead,
                                 size_t need) {
-  if (auto status = Protect(offset, sizeof(Block)); !status.ok()) return status;
+  // Their headers; the payload of what was free is not kept.
+  for (size_t at = offset; at < offset + found.size;) {
+    Found block;
+    if (auto status = Read(at, &block); !status.ok()) return status;
+    if (auto status = Protect(at, sizeof(Block)); !status.ok()) return status;
+    at += block.size;
+  }
   const size_t begin = offset + lead;
   size_t end = begin + need;
   const size_t rest = offset + found.size - end;
@@ -281,10 +295,17 @@ absl::StatusOr<uint64_t> Arena::Guard::Allocate(size_t bytes,
       Found found;
       if (auto status = Read(at, &found); !status.ok()) return status;
       if (IsUsable(found)) {
-        if (auto status = Join(at, &found); !status.ok()) return status;
         size_t lead =
             RoundUp(at + sizeof(Block), alignment) - (at + sizeof(Block));
         while (lead != 0 && lead < kMinBlock) lead += alignment;
+        const size_t alone = found.size;
+        const bool for_good = undo_.Mark() == 0;
+        if (auto status =
+                Extend(at, for_good ? heap_.size() : lead + need, &found);
+            !status.ok()) {
+          return status;
+        }
+        if (for_good && found.size != alone) Join(at, found);
         if (lead + need <= found.size) {
           if (auto status = Take(at, found, lead, need); !status.ok()) {
             return status;

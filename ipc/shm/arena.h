@@ -31,19 +31,24 @@
 //    repaired, and nothing leaks.
 // 3. That is so because no block changes before its old bytes are in an undo
 //    log: change what Change gives, and nothing else. A block made by the same
-//    Guard needs no copy. The log is full after `undo_bytes` of changes in one
-//    Guard (24 bytes or more each): ResourceExhausted, and the way out is to
-//    RollBack, or to end the Guard with what is done so far.
+//    Guard since its last savepoint (and a HashMap that is created, and a
+//    Vector that grows, make one) needs no copy. The log is full after
+//    `undo_bytes` of changes in one Guard (24 bytes or more each):
+//    ResourceExhausted, and the way out is to RollBack, or to end the Guard
+//    with what is done so far.
 //
 // Cost: New looks at one block after the other, from where the last one was
-// made; it joins free neighbours in passing. A block takes 16 bytes for its
-// header and is a multiple of 16. Free blocks of one Guard are there for the
-// next one.
+// made. If it is the first that the Guard does, it joins free neighbours in
+// passing; later it takes as many as it needs, each of which is 32 bytes of the
+// log, so begin with large blocks. A block takes 16 bytes for its header and is
+// a multiple of 16. What one Guard frees is there for the next one.
 //
 // Distrust: an OffsetPtr that leads out of the arena gives no address, and
 // headers that make no sense give DataLoss. Which of its blocks a pointer leads
 // to cannot be told: who shares an Arena trusts the others not to write
-// rubbish into structures, though rubbish crashes nobody here.
+// rubbish into structures, though rubbish crashes nobody here. Nor is a pointer
+// into a block told from one to its beginning if what is there looks like a
+// header: to keep bytes from strangers in an Arena, keep no such pointers.
 //
 // T: see ipc/shm/shared_memory_safe.h. Thread safety: all members of Arena may
 // be called from any thread and process; a Guard is for one thread at a time.
@@ -212,7 +217,8 @@ class Arena::Guard {
 
   absl::Status Protect(size_t offset, size_t bytes);
   absl::Status SetNext(size_t offset);
-  absl::Status Join(size_t offset, Found* found);
+  absl::Status Extend(size_t offset, size_t enough, Found* found) const;
+  void Join(size_t offset, const Found& found);
   absl::Status Take(size_t offset, const Found& found, size_t lead,
                     size_t need);
   absl::StatusOr<uint64_t> Allocate(size_t bytes, size_t alignment);

@@ -87,7 +87,8 @@ class Array {
     // Valid for as long as this Guard. What is changed by it and not protected
     // is not undone.
     absl::Span<T> span() const { return span_; }
-    // Whether a holder died and nobody has called MarkConsistent since.
+    // Whether a holder died and nobody has called MarkConsistent since; or died
+    // before this Guard, which has put back what it had protected.
     bool previous_owner_died() const { return hold_.previous_owner_died(); }
 
     // Keeps `count` elements from `first` on as they are in the undo log, and

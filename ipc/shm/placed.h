@@ -43,10 +43,15 @@ class Placed {
   template <typename... Shape>
   static absl::StatusOr<Derived> Create(absl::string_view name,
                                         Shape... shape) {
-    absl::StatusOr<Segment> segment =
-        Segment::Create(name, Derived::SizeBytes(shape...));
+    // Before it has its name, so that what fails leaves none.
+    absl::StatusOr<Derived> derived = absl::UnknownError("not attached");
+    absl::StatusOr<Segment> segment = Segment::Create(
+        name, Derived::SizeBytes(shape...), [&](const Segment& unnamed) {
+          derived = Derived::Attach(unnamed, 0, shape...);
+          return derived.status();
+        });
     if (!segment.ok()) return segment.status();
-    return Derived::Attach(*std::move(segment), 0, shape...);
+    return derived;
   }
   template <typename... Shape>
   static absl::StatusOr<Derived> Open(absl::string_view name, Shape... shape) {

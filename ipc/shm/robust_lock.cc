@@ -181,6 +181,12 @@ bool RobustLockHold::IsHeld() const {
   return IsOurs() && lock_->IsHeldBy(owner_);
 }
 
+void RobustLockHold::MarkConsistent() {
+  if (!dirty_ || !IsHeld()) return;
+  dirty_ = false;
+  lock_->MarkClean();
+}
+
 bool RobustLockHold::Release() {
   const bool is_ours = IsOurs();
   RobustLock* const lock = std::exchange(lock_, nullptr);

@@ -8,6 +8,7 @@
 //
 //   free        -CAS->  mine            dirty stays as it is
 //   mine        -CAS->  free            dirty as the holder says
+//   mine        -AND->  mine            no longer dirty, if the holder says so
 //   of the dead -CAS->  mine | dirty    whoever finds it so; nothing to repair
 //   of the dead -CAS->  free | dirty    by who only waits for it to be free
 //
@@ -108,6 +109,13 @@ struct RobustLock {
   bool Release(const Segment& segment, Participant owner, bool dirty,
                Wake wake = Wake::kOne);
 
+  // What it guards is in order again, though an owner has died. REQUIRES: it is
+  // held.
+  void MarkClean() {
+    // Relaxed: what others may do now they learn by the release.
+    word.fetch_and(~kDirty, std::memory_order_relaxed);
+  }
+
   bool IsHeldBy(Participant owner) const {
     // Relaxed: if it is ours, we wrote it.
     return (word.load(std::memory_order_relaxed) & kOwner) == Pack(owner);
@@ -167,7 +175,7 @@ class RobustLockHold {
   // since.
   bool previous_owner_died() const { return dirty_; }
   // Says that what the lock guards is in order again.
-  void MarkConsistent() { dirty_ = false; }
+  void MarkConsistent();
 
   // Whether this process holds the lock: not after a move, Release or fork.
   bool IsHeld() const;

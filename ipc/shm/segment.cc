@@ -24,7 +24,7 @@ namespace {
 using internal::HeaderSize;
 using internal::SegmentHeader;
 
-// Without this check a regular file would pass, which can always be truncated.
+// Without this check a file of a disk would pass, which others may truncate.
 absl::Status CheckSealable(int fd) {
   if (fcntl(fd, F_GET_SEALS) >= 0) return absl::OkStatus();
   return absl::InvalidArgumentError(
@@ -141,7 +141,33 @@ std::optional<Segment::Listing> Inspect(absl::string_view name, int fd) {
   return listing;
 }
 
+// The file of that name, shared: so nobody removes it as stale, or has already.
+absl::StatusOr<UniqueFd> OpenShared(absl::string_view name) {
+  // Again if it was removed after it was opened; then there is none, or another
+  // one. Who removes it has claimed it for some microseconds before, or longer
+  // if it is stopped.
+  constexpr absl::Duration kPause = absl::Microseconds(100);
+  const Deadline patience = Deadline::After(absl::Seconds(1));
+  while (true) {
+    absl::StatusOr<UniqueFd> fd = OpenNamedMemory(name);
+    if (!fd.ok()) return fd;
+    const int raw_fd = fd->get();
+    if (absl::Status status = ShareFile(raw_fd); !status.ok()) {
+      if (patience.HasPassed()) return status;
+      if (HasName(raw_fd)) absl::SleepFor(kPause);
+      continue;
+    }
+    if (HasName(raw_fd)) return fd;
+  }
+}
+
 }  // namespace
+
+Segment::State::~State() {
+  // Whoever leaves in order has seen to the dead: see RemoveStale.
+  Participant self;
+  if (reaps_all && attachment->GetSelf(&self)) attachment->ReapAll();
+}
 
 absl::StatusOr<Segment> Segment::CreateAnonymous(size_t bytes,
                                                  const Options& options) {
@@ -158,6 +184,12 @@ absl::StatusOr<Segment> Segment::CreateAnonymous(size_t bytes,
 }
 
 absl::StatusOr<Segment> Segment::Create(absl::string_view name, size_t bytes) {
+  return Create(name, bytes, [](const Segment&) { return absl::OkStatus(); });
+}
+
+absl::StatusOr<Segment> Segment::Create(
+    absl::string_view name, size_t bytes,
+    absl::FunctionRef<absl::Status(const Segment&)> complete) {
   if (absl::Status status = CheckMemoryName(name); !status.ok()) return status;
   const absl::StatusOr<size_t> size = FileSize(bytes);
   if (!size.ok()) return size.status();
@@ -168,6 +200,7 @@ absl::StatusOr<Segment> Segment::Create(absl::string_view name, size_t bytes) {
   }
   absl::StatusOr<Segment> segment = FromFd(*std::move(fd));
   if (!segment.ok()) return segment;
+  if (absl::Status status = complete(*segment); !status.ok()) return status;
   // Last of all: nobody finds it before it is complete, and has a participant.
   if (absl::Status status = PublishMemory(segment->fd(), name); !status.ok()) {
     return status;
@@ -176,32 +209,16 @@ absl::StatusOr<Segment> Segment::Create(absl::string_view name, size_t bytes) {
 }
 
 absl::StatusOr<Segment> Segment::Open(absl::string_view name, Access access) {
-  // Again if it was removed after it was opened; then there is none, or another
-  // one. Who removes it has claimed it for some microseconds before, or longer
-  // if it is stopped.
-  constexpr absl::Duration kPause = absl::Microseconds(100);
-  const Deadline patience = Deadline::After(absl::Seconds(1));
-  while (true) {
-    absl::StatusOr<UniqueFd> fd = OpenNamedMemory(name);
-    if (!fd.ok()) return fd.status();
-    const absl::StatusOr<size_t> size = SizeOfMemory(fd->get());
-    if (!size.ok()) return size.status();
-    // Where a hole is, there would be SIGBUS if /dev/shm was full.
-    if (auto status = AllocateFile(fd->get(), *size); !status.ok()) {
-      return status;
-    }
-    const int raw_fd = fd->get();
-    if (absl::Status status = ShareFile(raw_fd); !status.ok()) {
-      if (patience.HasPassed()) return status;
-      if (HasName(raw_fd)) absl::SleepFor(kPause);
-      continue;
-    }
-    if (!HasName(raw_fd)) continue;
-    return FromFd(*std::move(fd), access);
-  }
+  absl::StatusOr<UniqueFd> fd = OpenShared(name);
+  if (!fd.ok()) return fd.status();
+  return FromFd(*std::move(fd), access);
 }
 
 absl::Status Segment::Unlink(absl::string_view name) {
+  // Who is about to remove a stale one has looked at what the name leads to,
+  // and that must not change before he does.
+  const absl::StatusOr<UniqueFd> fd = OpenShared(name);
+  if (absl::IsUnavailable(fd.status())) return fd.status();
   return UnlinkNamedMemory(name);
 }
 
@@ -231,7 +248,11 @@ absl::StatusOr<std::vector<std::string>> Segment::RemoveStale() {
     // before finds that its name is gone.
     const absl::StatusOr<bool> claimed = ClaimFile(fd->get());
     if (!claimed.ok() || !*claimed) continue;
-    // The name might lead to another file meanwhile.
+    // Whoever came in between has left again, and may have done so in order.
+    const std::optional<Listing> again = Inspect(name, fd->get());
+    if (!again.has_value() || again->dead == 0) continue;
+    // The name might lead to another file meanwhile; from here on not, see
+    // Unlink.
     const absl::StatusOr<UniqueFd> same = OpenNamedMemory(name);
     if (!same.ok() || !IsSameFile(same->get(), fd->get())) continue;
     if (UnlinkNamedMemory(name).ok()) removed.push_back(name);
@@ -250,6 +271,16 @@ absl::StatusOr<Segment> Segment::FromFd(UniqueFd fd, Access access) {
     return absl::DataLossError(
         absl::StrCat("shm segment, fd ", fd.get(), ", has only ", *size,
                      " bytes, less than its header: create it anew"));
+  }
+  const bool may_have_name = IsNamedMemory(fd.get());
+  if (may_have_name) {
+    // It belongs to the description, so it stays for as long as anybody has
+    // that, such as a forked child, or who got it by a socket.
+    if (auto status = ShareFile(fd.get()); !status.ok()) return status;
+    // Where a hole is, there would be SIGBUS if /dev/shm was full.
+    if (auto status = AllocateFile(fd.get(), *size); !status.ok()) {
+      return status;
+    }
   }
   absl::StatusOr<Mapping> mapping = Mapping::Create(fd.get(), *size, access);
   if (!mapping.ok()) return mapping.status();
@@ -279,6 +310,7 @@ absl::StatusOr<Segment> Segment::FromFd(UniqueFd fd, Access access) {
         state->fd.get(), state->participants, [](Participant) {});
     if (!attachment.ok()) return attachment.status();
     state->attachment = *std::move(attachment);
+    state->reaps_all = may_have_name;
   }
   return Segment(std::move(state));
 }

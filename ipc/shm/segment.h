@@ -27,8 +27,8 @@
 // memory itself lives for as long as any process maps it or has it open.
 //
 // A name comes after the segment it names is complete, and stays until Unlink,
-// or until RemoveStale finds that all who used it have been killed. It is a
-// file of /dev/shm; see ipc/base/named_memory.h.
+// or until RemoveStale finds that nobody uses it and the last ones to do so
+// were killed. It is a file of /dev/shm; see ipc/base/named_memory.h.
 //
 // Distrust: everything that FromFd reads is checked once and copied to private
 // memory. The size of an anonymous segment is sealed, so that no peer can cause
@@ -49,6 +49,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -88,13 +89,19 @@ class Segment {
   // The same under a name. AlreadyExists if there is one; InvalidArgument if
   // `name` is none; ResourceExhausted if /dev/shm is full.
   static absl::StatusOr<Segment> Create(absl::string_view name, size_t bytes);
+  // Calls `complete` with the segment before it has its name. If that fails,
+  // there is no segment; the same status.
+  static absl::StatusOr<Segment> Create(
+      absl::string_view name, size_t bytes,
+      absl::FunctionRef<absl::Status(const Segment&)> complete);
   // NotFound if there is none; PermissionDenied if it belongs to another user,
   // is open to others, or is a symbolic link; DataLoss if it was truncated;
   // Unavailable if a process that was about to remove it is stopped; otherwise
   // as FromFd.
   static absl::StatusOr<Segment> Open(absl::string_view name,
                                       Access access = Access::kReadWrite);
-  // Removes the name; who uses the segment keeps it. NotFound if there is none.
+  // Removes the name; who uses the segment keeps it. NotFound if there is none;
+  // Unavailable if a process that was about to remove it is stopped.
   static absl::Status Unlink(absl::string_view name);
 
   // What is in /dev/shm under a name and belongs to this user.
@@ -106,15 +113,17 @@ class Segment {
     bool in_use;   // by participants, or others that map it for reading
   };
   static absl::StatusOr<std::vector<Listing>> List();
-  // Unlinks those that nobody uses and that somebody was killed using; returns
-  // their names. One that is used, or that all who used it have left in order,
-  // stays.
+  // Unlinks those that nobody uses and that the last ones to use were killed;
+  // returns their names. One stays that is used, by whoever: also one that maps
+  // it for reading, or a forked child that has not locked anything yet. And so
+  // does one that anybody has left in order since the last death.
   static absl::StatusOr<std::vector<std::string>> RemoveStale();
 
   // Maps the Segment behind `fd`, which it owns from now on; close-on-exec is
   // left as it is. InvalidArgument if that is something else, such as a pipe or
-  // a Queue; FailedPrecondition if its size is not sealed or another version of
-  // Parley made it; DataLoss if its header makes no sense; PermissionDenied if
+  // a Queue; FailedPrecondition if its size is not sealed (of a named one: if
+  // others than this user could truncate it) or another version of Parley made
+  // it; DataLoss if its header makes no sense; PermissionDenied if
   // `access` is more than the descriptor allows; ResourceExhausted if
   // kMaxParticipants are attached and alive.
   static absl::StatusOr<Segment> FromFd(UniqueFd fd,
@@ -173,6 +182,12 @@ class Segment {
     ParticipantTable participants{nullptr, 0};
     std::unique_ptr<Attachment> attachment;  // null if mapped for kRead
     bool huge_pages = false;
+    bool reaps_all = false;  // when it leaves
+
+    State() = default;
+    State(const State&) = delete;
+    State& operator=(const State&) = delete;
+    ~State();
   };
 
   explicit Segment(std::shared_ptr<const State> state)

@@ -174,14 +174,14 @@ absl::Status Permit::End(bool consume) {
   return core_.GiveBack(unit_.holder, consume);
 }
 
-absl::StatusOr<Semaphore> Semaphore::Attach(Segment segment, size_t offset,
-                                            uint64_t initial) {
+absl::StatusOr<Semaphore> Semaphore::Attach(const Segment& segment,
+                                            size_t offset, uint64_t initial) {
   if (auto status = internal::CheckUnits(initial); !status.ok()) return status;
   const absl::StatusOr<std::byte*> object =
       Find(segment, offset, SizeBytes(), "Semaphore",
            internal::LayoutHash("Semaphore", initial));
   if (!object.ok()) return object.status();
-  return Semaphore(std::move(segment), *object, initial);
+  return Semaphore(segment, *object, initial);
 }
 
 absl::StatusOr<Permit> Semaphore::Acquire(absl::Duration timeout) {
@@ -194,15 +194,14 @@ absl::Status Semaphore::Release(uint64_t count) {
   return core_.Add(count, internal::SemaphoreCore::kMaxValue);
 }
 
-absl::StatusOr<BoundedSemaphore> BoundedSemaphore::Attach(Segment segment,
-                                                          size_t offset,
-                                                          uint64_t units) {
+absl::StatusOr<BoundedSemaphore> BoundedSemaphore::Attach(
+    const Segment& segment, size_t offset, uint64_t units) {
   if (auto status = internal::CheckUnits(units); !status.ok()) return status;
   const absl::StatusOr<std::byte*> object =
       Find(segment, offset, SizeBytes(), "BoundedSemaphore",
            internal::LayoutHash("BoundedSemaphore", units));
   if (!object.ok()) return object.status();
-  return BoundedSemaphore(std::move(segment), *object, units);
+  return BoundedSemaphore(segment, *object, units);
 }
 
 absl::StatusOr<Permit> BoundedSemaphore::Acquire(absl::Duration timeout) {

@@ -151,7 +151,7 @@ class Semaphore : public internal::Placed<Semaphore> {
   // The one at `offset` of the user area, with `initial` units if nobody has
   // used it yet; the same number for all. Errors as Mutex::Attach;
   // InvalidArgument for more than 2^31-1.
-  static absl::StatusOr<Semaphore> Attach(Segment segment, size_t offset,
+  static absl::StatusOr<Semaphore> Attach(const Segment& segment, size_t offset,
                                           uint64_t initial);
 
   // DeadlineExceeded if there is none for so long; PermissionDenied if the
@@ -178,8 +178,8 @@ class BoundedSemaphore : public internal::Placed<BoundedSemaphore> {
   static constexpr size_t SizeBytes(uint64_t = 0) {
     return sizeof(internal::SemaphoreHeader);
   }
-  static absl::StatusOr<BoundedSemaphore> Attach(Segment segment, size_t offset,
-                                                 uint64_t units);
+  static absl::StatusOr<BoundedSemaphore> Attach(const Segment& segment,
+                                                 size_t offset, uint64_t units);
 
   absl::StatusOr<Permit> Acquire(
       absl::Duration timeout = absl::InfiniteDuration());

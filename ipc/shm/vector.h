@@ -124,7 +124,10 @@ absl::Status Vector<T>::Reserve(size_t capacity) {
   const auto elements = guard_->NewArray<T>(capacity);
   if (!elements.ok()) return elements.status();
   const auto to = guard_->ChangeArray(*elements, 0, from.size());
-  if (!to.ok()) return to.status();
+  if (!to.ok()) {
+    guard_->RollBack(before);
+    return to.status();
+  }
   std::copy(from.begin(), from.end(), to->begin());
   if (old.elements) {
     if (auto status = guard_->Free(old.elements); !status.ok()) {
@@ -170,6 +173,7 @@ absl::StatusOr<absl::Span<T>> Vector<T>::Change(size_t first, size_t count) {
     return absl::OutOfRangeError(absl::StrCat(
         "changing ", count, " from ", first, " on of a Vector of ", size));
   }
+  if (count == 0) return absl::Span<T>();
   return guard_->ChangeArray(guard_->Get(pointer_)->elements, first, count);
 }
 

@@ -9,16 +9,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "tools/bench/clock.h"
-#include "tools/bench/cpus.h"
+#include "tools/bench/bench_main.h"
 #include "tools/bench/die.h"
 #include "tools/bench/measure.h"
 #include "tools/bench/peers/boost_peers.h"
@@ -199,32 +196,9 @@ std::vector<Table> Flatness() {
 }
 
 int Main(int argc, char** argv) {
-  CLI::App app("How fast ipc/mqueue is, beside its peers.");
-  int runs = 5;
-  double ms = 200;
-  std::string only;
-  bool check = false;
-  app.add_option("--runs", runs, "rounds, of which the median counts")
-      ->check(CLI::Range(1, 1000));
-  app.add_option("--ms", ms, "milliseconds of each measurement")
-      ->check(CLI::Range(1.0, 1e6));
-  app.add_option("--only", only, "only tables with these words in the title");
-  app.add_flag("--check", check, "exit with 1 if a target is missed");
-  CLI11_PARSE(app, argc, argv);
-  timing.run_ns = ms * 1e6;
-
-  TicksToNs(0);
-  absl::PrintF("%s; median of %d runs of %.0f ms\n", DescribeMachine(), runs,
-               ms);
-  Report report(runs);
-  for (const auto& tables : {OneToOne(), ManyToMany(), RoundTrips(),
-                             ByReference(), Sizes(), Flatness()}) {
-    for (const Table& table : tables) {
-      if (table.title.find(only) != std::string::npos) report.Run(table);
-    }
-  }
-  absl::PrintF("\n%d targets missed\n", report.missed());
-  return check && report.missed() > 0 ? 1 : 0;
+  return BenchMain(
+      argc, argv, "How fast ipc/mqueue is, beside its peers.", 200, &timing,
+      {OneToOne, ManyToMany, RoundTrips, ByReference, Sizes, Flatness});
 }
 
 }  // namespace

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <CLI/CLI.hpp>
 #include <array>
 #include <atomic>
 #include <boost/interprocess/sync/interprocess_mutex.hpp>
@@ -25,7 +24,6 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/types/span.h"
 #include "ipc/base/spin_wait.h"
 #include "ipc/shm/array.h"
@@ -34,8 +32,7 @@
 #include "ipc/shm/semaphore.h"
 #include "ipc/shm/shared_mutex.h"
 #include "ipc/shm/value.h"
-#include "tools/bench/clock.h"
-#include "tools/bench/cpus.h"
+#include "tools/bench/bench_main.h"
 #include "tools/bench/die.h"
 #include "tools/bench/loops.h"
 #include "tools/bench/measure.h"
@@ -551,32 +548,9 @@ std::vector<Table> Arrays() {
 }
 
 int Main(int argc, char** argv) {
-  CLI::App app("How fast ipc/shm is, beside its peers.");
-  int runs = 5;
-  double ms = 100;
-  std::string only;
-  bool check = false;
-  app.add_option("--runs", runs, "rounds, of which the median counts")
-      ->check(CLI::Range(1, 1000));
-  app.add_option("--ms", ms, "milliseconds of each measurement")
-      ->check(CLI::Range(1.0, 1e6));
-  app.add_option("--only", only, "only tables with these words in the title");
-  app.add_flag("--check", check, "exit with 1 if a target is missed");
-  CLI11_PARSE(app, argc, argv);
-  timing.run_ns = ms * 1e6;
-
-  TicksToNs(0);
-  absl::PrintF("%s; median of %d runs of %.0f ms\n", DescribeMachine(), runs,
-               ms);
-  Report report(runs);
-  for (const auto& tables : {Numbers(), Snapshots(), Uncontended(), Contended(),
-                             Readers(), Arrays()}) {
-    for (const Table& table : tables) {
-      if (table.title.find(only) != std::string::npos) report.Run(table);
-    }
-  }
-  absl::PrintF("\n%d targets missed\n", report.missed());
-  return check && report.missed() > 0 ? 1 : 0;
+  return BenchMain(
+      argc, argv, "How fast ipc/shm is, beside its peers.", 100, &timing,
+      {Numbers, Snapshots, Uncontended, Contended, Readers, Arrays});
 }
 
 }  // namespace

@@ -43,6 +43,8 @@ LAYERS = (
     Layer("ipc", ("ipc/",), ()),
     # The operating system, wrapped: no channel may leak into it.
     Layer("ipc/base", (), ()),
+    # The one library of ipc for those who have protobuf anyway.
+    Layer("ipc/proto", ("ipc/",), ("protobuf",)),
     # What speaks to a service's parent must not drag gRPC into the service.
     Layer("services/agent", ("ipc/",), ()),
     # Its main is that of a service: it is granted its sockets as any other is.

@@ -8,7 +8,10 @@ same for a socket, and -1 if there is none. An uncaught exception is exit status
 import os
 import signal
 import sys
-from multiprocessing.connection import Connection
+from multiprocessing import reduction
+from multiprocessing.connection import Connection, wait
+
+HUGE_PART = bytes(range(256))
 
 
 def pattern(size):
@@ -60,6 +63,44 @@ def receive_truncated(receiver, sender):
     raise AssertionError("a truncated message was received")
 
 
+def wait_ready(receiver, sender):
+    """Waits for what is not there yet, for a message, and for the end."""
+    assert wait([receiver], 0) == []
+    sender.send_bytes(b"waiting")
+    assert wait([receiver]) == [receiver]
+    assert receiver.recv_bytes() == b"message"
+    assert wait([receiver]) == [receiver]
+    try:
+        receiver.recv_bytes()
+    except EOFError:
+        return
+    raise AssertionError("no end of the stream")
+
+
+def pass_handles(receiver, sender):
+    """Receives a descriptor, writes to it, and sends one that can be read."""
+    handle = reduction.recv_handle(receiver)
+    os.write(handle, b"from Python")
+    os.close(handle)
+    reader, writer = os.pipe()
+    reduction.send_handle(sender, reader, os.getppid())
+    os.close(reader)
+    os.write(writer, b"to C++")
+
+
+def receive_huge(receiver, sender):
+    """Receives a message that needs the long header, and says what it was."""
+    message = receiver.recv_bytes()
+    same = message == HUGE_PART * (len(message) // len(HUGE_PART))
+    sender.send_bytes(b"%d %s" % (len(message), b"same" if same else b"other"))
+
+
+def send_huge(receiver, sender):
+    """Sends a message that needs the long header."""
+    del receiver
+    sender.send_bytes(HUGE_PART * ((1 << 23) + 1))
+
+
 def die_inside(receiver, sender):
     """Is killed with a message sent in part."""
     del receiver
@@ -75,7 +116,9 @@ def main():
     else:
         receiver = Connection(receive_fd, writable=False) if receive_fd >= 0 else None
         sender = Connection(send_fd, readable=False) if send_fd >= 0 else None
-    roles = {f.__name__: f for f in (echo, send, receive, receive_truncated, die_inside)}
+    roles = {f.__name__: f for f in (
+        echo, send, receive, receive_truncated, wait_ready, pass_handles, receive_huge,
+        send_huge, die_inside)}
     roles[role](receiver, sender)
 
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <string>
@@ -34,6 +35,15 @@ std::string Pattern(size_t size) {
   return text;
 }
 
+std::string ReadAll(int fd) {
+  std::string text;
+  char buffer[100];
+  for (ssize_t n; (n = read(fd, buffer, sizeof(buffer))) > 0;) {
+    text.append(buffer, static_cast<size_t>(n));
+  }
+  return text;
+}
+
 // Both ends of what connects us with the child; of a pipe pair, two of each.
 struct Ends {
   std::vector<Connection> ours;  // the receiving and the sending one, or both
@@ -44,17 +54,17 @@ struct Ends {
 
 class PythonPeerTest : public testing::TestWithParam<bool> {
  protected:
-  static Ends Connect() {
+  static Ends Connect(const Connection::Options& options = {}) {
     Ends ends;
     if (GetParam()) {
-      auto pair = Connection::CreatePair(/*duplex=*/true);
+      auto pair = Connection::CreatePair(/*duplex=*/true, options);
       EXPECT_TRUE(pair.ok()) << pair.status();
       ends.ours.push_back(std::move(pair->first));
       ends.childs.push_back(std::move(pair->second));
       return ends;
     }
-    auto from_child = Connection::CreatePair(/*duplex=*/false);
-    auto to_child = Connection::CreatePair(/*duplex=*/false);
+    auto from_child = Connection::CreatePair(/*duplex=*/false, options);
+    auto to_child = Connection::CreatePair(/*duplex=*/false, options);
     EXPECT_TRUE(from_child.ok() && to_child.ok());
     ends.ours.push_back(std::move(from_child->first));
     ends.ours.push_back(std::move(to_child->second));
@@ -138,6 +148,60 @@ TEST_P(PythonPeerTest, PythonSeesATruncatedMessage) {
             static_cast<ssize_t>(sizeof(part)));
   ends.sender().Close();
   EXPECT_EQ(child.Wait(), 0);
+}
+
+TEST_P(PythonPeerTest, PythonWaitsForOurs) {
+  Ends ends = Connect();
+  Child child = Start("wait_ready", ends);
+  EXPECT_EQ(*ends.receiver().Receive(kLong), "waiting");
+  ASSERT_TRUE(ends.sender().Send("message", kLong).ok());
+  if (GetParam()) {
+    ASSERT_TRUE(ends.sender().ShutdownSend().ok());
+  } else {
+    ends.sender().Close();
+  }
+  EXPECT_EQ(child.Wait(), 0);
+}
+
+TEST_P(PythonPeerTest, HandlesPassBothWays) {
+  if (!GetParam()) return;  // over a socket only
+  Ends ends = Connect();
+  Child child = Start("pass_handles", ends);
+  int fds[2];
+  ASSERT_EQ(pipe2(fds, O_CLOEXEC), 0);
+  const UniqueFd reader(fds[0]);
+  UniqueFd writer(fds[1]);
+  ASSERT_TRUE(ends.sender().SendFds({writer.get()}, kLong).ok());
+  writer.Reset();
+  EXPECT_EQ(ReadAll(reader.get()), "from Python");
+  const auto received = ends.receiver().ReceiveFds(1, kLong);
+  ASSERT_TRUE(received.ok()) << received.status();
+  EXPECT_EQ(ReadAll(received->front().get()), "to C++");
+  EXPECT_EQ(child.Wait(), 0);
+}
+
+// Takes gigabytes and seconds: bazel test --test_env=PARLEY_HUGE_MESSAGES=1.
+TEST_P(PythonPeerTest, MessagesAboveTwoGibibytes) {
+  if (getenv("PARLEY_HUGE_MESSAGES") == nullptr) {
+    GTEST_SKIP() << "asked for by --test_env=PARLEY_HUGE_MESSAGES=1";
+  }
+  constexpr size_t kSize = (size_t{1} << 31) + 256;
+  std::string message(kSize, '\0');
+  for (size_t i = 0; i < kSize; ++i) message[i] = static_cast<char>(i & 0xff);
+  const Connection::Options options = {.max_message_bytes = kSize};
+  Ends ends = Connect(options);
+  Child receiving = Start("receive_huge", ends);
+  ASSERT_TRUE(ends.sender().Send(message, kLong).ok());
+  // Of what it sends itself, further below.
+  EXPECT_EQ(*ends.receiver().Receive(kLong), absl::StrCat(kSize, " same"));
+  EXPECT_EQ(receiving.Wait(), 0);
+
+  Ends more = Connect(options);
+  Child sending = Start("send_huge", more);
+  const auto received = more.receiver().Receive(kLong);
+  ASSERT_TRUE(received.ok()) << received.status();
+  EXPECT_TRUE(*received == message) << received->size();
+  EXPECT_EQ(sending.Wait(), 0);
 }
 
 TEST_P(PythonPeerTest, APythonKilledInsideAMessageIsDataLoss) {

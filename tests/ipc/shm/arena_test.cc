@@ -22,7 +22,7 @@
 #include "ipc/shm/offset_ptr.h"
 #include "ipc/shm/segment.h"
 #include "tests/ipc/shm/child.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {
@@ -203,6 +203,59 @@ TEST(ArenaTest, WhatOneGuardFreesIsForTheNext) {
                          HasSubstr("the next one")));
   }
   EXPECT_THAT(arena.Lock()->NewArray<char>(200), IsOkAndHolds(block));
+}
+
+// A large one in place of many small ones, though the log has room for few of
+// their headers.
+TEST(ArenaTest, FreeNeighboursAreOneBlock) {
+  Arena arena = *Arena::CreateAnonymous(64 * 48, 256);
+  std::vector<OffsetPtr<char>> blocks;
+  while (true) {
+    auto guard = arena.Lock();
+    auto block = guard->NewArray<char>(32);
+    if (!block.ok()) break;
+    blocks.push_back(*block);
+  }
+  ASSERT_EQ(blocks.size(), 64u);
+  for (const OffsetPtr<char> block : blocks) {
+    ASSERT_THAT(arena.Lock()->Free(block), IsOk());
+  }
+  {
+    // One of the size that is there needs none of the others.
+    auto guard = arena.Lock();
+    ASSERT_THAT(guard->NewArray<char>(32), IsOk());
+    guard->RollBack();
+    ASSERT_THAT(guard->NewArray<char>(32), IsOk());
+    // Now there is something in the log, so as many as a large one needs are.
+    EXPECT_THAT(guard->NewArray<char>(64 * 32), IsOk());
+    guard->RollBack();
+  }
+  EXPECT_THAT(arena.Lock()->NewArray<char>(64 * 48 - 16), IsOk());
+}
+
+// A log that has room for a few headers only, and something done before.
+TEST(ArenaTest, ManyFreeNeighboursInTheMiddleOfAGuard) {
+  Arena arena = *Arena::CreateAnonymous(64 * 48, 256);
+  std::vector<OffsetPtr<char>> blocks;
+  for (int i = 0; i < 64; ++i) {
+    blocks.push_back(*arena.Lock()->NewArray<char>(32));
+  }
+  for (const OffsetPtr<char> block : blocks) {
+    if (block != blocks.front()) {
+      ASSERT_THAT(arena.Lock()->Free(block), IsOk());
+    }
+  }
+  {
+    auto guard = arena.Lock();
+    ASSERT_THAT(guard->Change(blocks.front()), IsOk());
+    EXPECT_THAT(guard->NewArray<char>(30 * 48),
+                StatusIs(absl::StatusCode::kResourceExhausted,
+                         HasSubstr("undo log is full")));
+    // What it did not do leaves no trace.
+    guard->RollBack();
+    EXPECT_THAT(guard->NewArray<char>(30 * 48), IsOk());
+    EXPECT_THAT(guard->Change(blocks.front()), IsOk());
+  }
 }
 
 TEST(ArenaTest, NoRoom) {

@@ -22,7 +22,7 @@
 #include "ipc/shm/segment.h"
 #include "ipc/shm/segment_layout.h"
 #include "tests/ipc/shm/child.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {
@@ -464,6 +464,31 @@ TEST(ArrayTest, WhatAKilledHolderProtectedIsPutBack) {
   }
   EXPECT_FALSE(array->Lock()->previous_owner_died()) << "told twice";
   EXPECT_THAT(*array->Snapshot(), ElementsAre(0, 1, 2, 3));
+}
+
+// Not DataLoss, as there is nothing left to repair.
+TEST(ArrayTest, ASnapshotWaitsForAnHeirAsForAnyHolder) {
+  for (const size_t undo : {0, 4}) {
+    auto array = Array<int>::CreateAnonymous(4, {.undo = undo});
+    Child child = Child::Fork([&](Child::Side side) {
+      const auto guard = array->Lock();
+      side.Tell();
+      side.Hear();
+      return 0;
+    });
+    ASSERT_TRUE(child.Hear());
+    child.Kill();
+    auto guard = array->Lock();
+    ASSERT_THAT(guard, IsOk());
+    EXPECT_TRUE(guard->previous_owner_died());
+    if (undo == 0) {
+      EXPECT_THAT(array->Snapshot(),
+                  StatusIs(absl::StatusCode::kDataLoss, HasSubstr("")));
+      guard->MarkConsistent();
+    }
+    EXPECT_THAT(array->Snapshot(),
+                StatusIs(absl::StatusCode::kUnavailable, HasSubstr("")));
+  }
 }
 
 TEST(ArrayTest, ASetPutsBackWhatAKilledHolderProtected) {

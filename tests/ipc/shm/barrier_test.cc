@@ -13,7 +13,7 @@
 #include "gtest/gtest.h"
 #include "ipc/shm/segment.h"
 #include "tests/ipc/shm/child.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {

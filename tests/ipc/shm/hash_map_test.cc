@@ -8,7 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/shm/arena.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {
@@ -138,6 +138,31 @@ TEST(HashMapTest, ACircleEnds) {
   size_t visits = 0;
   map->ForEach([&](int64_t, double) { ++visits; });
   EXPECT_LT(visits, (size_t{1} << 16) / 16);
+}
+
+// What was freed one at a time is there for the next one, at once.
+TEST(HashMapTest, FilledAndEmptiedItTakesMore) {
+  Arena arena = *Arena::CreateAnonymous(1 << 14);
+  const auto at = [&] {
+    auto guard = arena.Lock();
+    return Map::Create(*guard, 64)->pointer();
+  }();
+  for (int round = 0; round < 3; ++round) {
+    int64_t keys = 0;
+    while (true) {
+      auto guard = arena.Lock();
+      if (!Map::At(*guard, at)->Set(keys, 1).ok()) break;
+      ++keys;
+    }
+    EXPECT_GT(keys, 200) << round;
+    for (int64_t key = 0; key < keys; ++key) {
+      auto guard = arena.Lock();
+      ASSERT_THAT(Map::At(*guard, at)->Erase(key), IsOk());
+    }
+    auto guard = arena.Lock();
+    ASSERT_THAT(Map::At(*guard, at)->Set(1, 1), IsOk());
+    guard->RollBack();
+  }
 }
 
 }  // namespace

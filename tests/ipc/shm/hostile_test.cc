@@ -58,7 +58,7 @@
 #include "ipc/shm/vector.h"
 #include "tests/ipc/shm/child.h"
 #include "tests/ipc/shm/memory_names.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {
@@ -181,7 +181,7 @@ class Ground {
     }
   }
   // Nobody holds anything, for all the memory says.
-  void Wipe() {
+  void Wipe() const {
     for (size_t i = kUserArea + 8; i < size(); i += 8) Word(i).store(0);
   }
 

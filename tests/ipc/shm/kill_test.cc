@@ -13,7 +13,7 @@
 #include "ipc/shm/array.h"
 #include "ipc/shm/value.h"
 #include "tests/ipc/shm/child.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {

@@ -19,7 +19,7 @@
 #include "ipc/shm/segment.h"
 #include "ipc/shm/shared_mutex.h"
 #include "tests/ipc/shm/child.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {

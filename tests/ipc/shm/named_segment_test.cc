@@ -21,7 +21,9 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ipc/base/participants.h"
 #include "ipc/base/unique_fd.h"
+#include "ipc/shm/arena.h"
 #include "ipc/shm/array.h"
 #include "ipc/shm/mutex.h"
 #include "ipc/shm/segment.h"
@@ -29,7 +31,7 @@
 #include "ipc/shm/semaphore.h"
 #include "ipc/shm/value.h"
 #include "tests/ipc/shm/child.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 #include "tests/testing/unique_name.h"
 
 namespace ipc::shm {
@@ -256,6 +258,117 @@ TEST_F(NamedSegmentTest, WhatWasLeftInOrderStays) {
   EXPECT_THAT(Segment::Open(name_), IsOk());
 }
 
+// The creator was killed, but then somebody used it and left it as he wanted.
+TEST_F(NamedSegmentTest, WhatWasLeftInOrderAfterADeathStays) {
+  Child creator = Child::Fork([&](Child::Side side) {
+    const auto segment = Segment::Create(name_, 4096);
+    side.Tell();
+    side.Hear();
+    return 0;
+  });
+  ASSERT_TRUE(creator.Hear());
+  {
+    auto before = Segment::Open(name_);
+    creator.Kill();
+    auto after = Segment::Open(name_);
+    ASSERT_THAT(after, IsOk());
+    EXPECT_THAT(Array<int64_t>::Attach(*after, 0, 10)->Set(3, 3), IsOk());
+  }
+  EXPECT_THAT(Segment::RemoveStale(), IsOkAndHolds(Not(Contains(name_))));
+  EXPECT_TRUE(Exists());
+}
+
+// It inherits the segment, and is no participant before its first lock.
+TEST_F(NamedSegmentTest, AForkedChildOfADeadCreatorUsesIt) {
+  Child child = Child::Fork([&](Child::Side side) {
+    const auto segment = Segment::Create(name_, 4096);
+    const pid_t creator = getpid();
+    if (fork() != 0) return pause();
+    // The test hears when the creator is dead: it is the child's parent.
+    kill(creator, SIGKILL);
+    while (getppid() == creator) sched_yield();
+    side.Tell();
+    side.Hear();
+    const bool is_there = segment->has_name();
+    side.Tell();
+    side.Hear();
+    _exit(is_there ? 0 : 1);
+  });
+  ASSERT_TRUE(child.Hear());
+  EXPECT_THAT(Segment::RemoveStale(), IsOkAndHolds(Not(Contains(name_))));
+  EXPECT_TRUE(Exists());
+  ASSERT_EQ(Ours().size(), 1u);
+  EXPECT_TRUE(Ours().front().in_use);
+  child.Tell();
+  ASSERT_TRUE(child.Hear());
+  child.Tell();
+  // When that one has ended, nobody is left.
+  while (Ours().size() == 1 && Ours().front().in_use) sched_yield();
+  EXPECT_THAT(Segment::RemoveStale(), IsOkAndHolds(Contains(name_)));
+}
+
+TEST_F(NamedSegmentTest, WhoHasItsDescriptorUsesIt) {
+  Child creator = Child::Fork([&](Child::Side side) {
+    const auto segment = Segment::Create(name_, 4096);
+    side.Tell();
+    side.Hear();
+    return 0;
+  });
+  ASSERT_TRUE(creator.Hear());
+  {
+    const auto reader = Segment::FromFd(
+        UniqueFd(open(path_.c_str(), O_RDONLY | O_CLOEXEC)), Access::kRead);
+    ASSERT_THAT(reader, IsOk());
+    creator.Kill();
+    EXPECT_THAT(Segment::RemoveStale(), IsOkAndHolds(Not(Contains(name_))));
+    EXPECT_TRUE(reader->has_name());
+  }
+  EXPECT_THAT(Segment::RemoveStale(), IsOkAndHolds(Contains(name_)));
+}
+
+// Else RemoveStale could remove what another one has put in its place.
+TEST_F(NamedSegmentTest, NobodyUnlinksWhatIsAboutToBeRemoved) {
+  ASSERT_THAT(Segment::Create(name_, 64), IsOk());
+  {
+    const UniqueFd claim(open(path_.c_str(), O_RDWR | O_CLOEXEC));
+    ASSERT_THAT(ClaimFile(claim.get()), IsOkAndHolds(true));
+    EXPECT_THAT(Segment::Unlink(name_),
+                StatusIs(absl::StatusCode::kUnavailable, HasSubstr("")));
+    EXPECT_TRUE(Exists());
+  }
+  EXPECT_THAT(Segment::Unlink(name_), IsOk());
+  EXPECT_FALSE(Exists());
+}
+
+TEST_F(NamedSegmentTest, WhatCannotBeCreatedLeavesNoName) {
+  EXPECT_THAT(Arena::Create(name_, size_t{4096}, size_t{12}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("")));
+  EXPECT_FALSE(Exists());
+  EXPECT_THAT(Semaphore::Create(name_, uint32_t{0xffffffff}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("")));
+  EXPECT_FALSE(Exists());
+  EXPECT_THAT(Semaphore::Create(name_, uint32_t{1}), IsOk());
+}
+
+// By a socket a descriptor may come from anybody.
+TEST_F(NamedSegmentTest, AFileThatOthersCouldTruncateIsRefused) {
+  const auto segment = Segment::Create(name_, 4096);
+  ASSERT_EQ(chmod(path_.c_str(), 0666), 0);
+  EXPECT_THAT(
+      Segment::FromFd(UniqueFd(open(path_.c_str(), O_RDWR | O_CLOEXEC))),
+      StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("0600")));
+}
+
+TEST_F(NamedSegmentTest, ForeignFilesStayAsTheyAre) {
+  const UniqueFd fd(open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  ASSERT_EQ(ftruncate(fd.get(), 8 << 20), 0);
+  EXPECT_THAT(Segment::Open(name_),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("")));
+  struct stat stat;
+  ASSERT_EQ(fstat(fd.get(), &stat), 0);
+  EXPECT_EQ(stat.st_blocks, 0);
+}
+
 TEST_F(NamedSegmentTest, WhileOneIsRemovedOthersOpenTheNextOrNone) {
   for (int i = 0; i < 50; ++i) {
     Child creator = Child::Fork([&](Child::Side side) {
@@ -268,7 +381,8 @@ TEST_F(NamedSegmentTest, WhileOneIsRemovedOthersOpenTheNextOrNone) {
     Child opener = Child::Fork([&](Child::Side side) {
       side.Tell();
       while (true) {
-        const auto segment = Segment::Open(name_);
+        // For reading: a participant that leaves in order keeps it.
+        const auto segment = Segment::Open(name_, Access::kRead);
         if (absl::IsNotFound(segment.status())) return 0;
         if (!segment.ok()) return 1;
         if (!segment->has_name()) return 2;

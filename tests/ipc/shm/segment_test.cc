@@ -16,7 +16,7 @@
 #include "ipc/base/unique_fd.h"
 #include "ipc/shm/segment_layout.h"
 #include "tests/ipc/shm/child.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {

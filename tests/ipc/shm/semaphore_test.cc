@@ -14,7 +14,7 @@
 #include "ipc/base/unique_fd.h"
 #include "ipc/shm/segment.h"
 #include "tests/ipc/shm/child.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {

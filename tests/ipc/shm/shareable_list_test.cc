@@ -24,7 +24,7 @@
 #include "tests/ipc/shm/child.h"
 #include "tests/ipc/shm/memory_names.h"
 #include "tests/ipc/shm/python_peer.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {

@@ -45,8 +45,8 @@
 #include "ipc/shm/value.h"
 #include "ipc/shm/vector.h"
 #include "tests/ipc/shm/child.h"
-#include "tests/ipc/shm/status_matchers.h"
 #include "tests/testing/kill_points.h"
+#include "tests/testing/status_matchers.h"
 #include "tests/testing/unique_name.h"
 
 namespace ipc::shm {

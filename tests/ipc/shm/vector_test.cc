@@ -10,7 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/shm/arena.h"
-#include "tests/ipc/shm/status_matchers.h"
+#include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {
@@ -83,6 +83,13 @@ TEST(VectorTest, AFullArenaOrLogChangesNothing) {
     EXPECT_GT(size, 60u);
     EXPECT_EQ(full_logs > 0, undo == 256);
   }
+}
+
+TEST(VectorTest, NothingOfAnEmptyOneCanBeChanged) {
+  Arena arena = *Arena::CreateAnonymous(4096);
+  auto guard = arena.Lock();
+  auto numbers = Numbers::Create(*guard);
+  EXPECT_THAT(numbers->Change(0, 0), IsOk());
 }
 
 TEST(VectorTest, NoneThere) {

@@ -1,12 +1,12 @@
 // What tests say about absl::Status and absl::StatusOr.
-#ifndef TESTS_IPC_SHM_STATUS_MATCHERS_H_
-#define TESTS_IPC_SHM_STATUS_MATCHERS_H_
+#ifndef TESTS_TESTING_STATUS_MATCHERS_H_
+#define TESTS_TESTING_STATUS_MATCHERS_H_
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "gmock/gmock.h"
 
-namespace ipc::shm {
+namespace ipc {
 
 inline const absl::Status& StatusOf(const absl::Status& status) {
   return status;
@@ -36,6 +36,6 @@ MATCHER_P(IsOkAndHolds, value, "is OK and holds the value") {
          ::testing::ExplainMatchResult(value, *arg, result_listener);
 }
 
-}  // namespace ipc::shm
+}  // namespace ipc
 
-#endif  // TESTS_IPC_SHM_STATUS_MATCHERS_H_
+#endif  // TESTS_TESTING_STATUS_MATCHERS_H_

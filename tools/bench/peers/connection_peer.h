@@ -1,0 +1,191 @@
+// Ours: a Connection over a pipe or a pair of sockets, and the same by hand.
+#ifndef TOOLS_BENCH_PEERS_CONNECTION_PEER_H_
+#define TOOLS_BENCH_PEERS_CONNECTION_PEER_H_
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "ipc/pipe/connection.h"
+#include "tools/bench/die.h"
+#include "tools/bench/peers/peer.h"
+
+namespace bench {
+
+template <bool kDuplex>
+class ConnectionPeer {
+ public:
+  static constexpr const char* kName =
+      kDuplex ? "Connection, sockets" : "Connection, pipe";
+
+  explicit ConnectionPeer(const Load& load)
+      : bytes_(load.bytes), ends_(Create()) {}
+
+  class Sender {
+   public:
+    Sender(ConnectionPeer& peer, int)
+        : connection_(peer.ends_.second), buffer_(peer.bytes_) {}
+    template <typename Fill>
+    void Send(size_t bytes, Fill fill) {
+      fill(buffer_.data());
+      const absl::Span<const std::byte> message(buffer_.data(), bytes);
+      if (!connection_.Send(message).ok()) Die("Connection::Send");
+    }
+
+   private:
+    ipc::pipe::Connection& connection_;
+    Buffer buffer_;
+  };
+
+  class Receiver {
+   public:
+    Receiver(ConnectionPeer& peer, int)
+        : connection_(peer.ends_.first), buffer_(peer.bytes_) {}
+    template <typename Use>
+    void Receive(Use use) {
+      const auto size = connection_.ReceiveInto(
+          absl::MakeSpan(buffer_.data(), buffer_.size()));
+      if (!size.ok()) Die("Connection::ReceiveInto");
+      use(static_cast<const std::byte*>(buffer_.data()), *size);
+    }
+
+   private:
+    ipc::pipe::Connection& connection_;
+    Buffer buffer_;
+  };
+
+ protected:
+  static std::pair<ipc::pipe::Connection, ipc::pipe::Connection> Create() {
+    auto ends = ipc::pipe::Connection::CreatePair(kDuplex);
+    if (!ends.ok()) Die("Connection::CreatePair");
+    return *std::move(ends);
+  }
+
+  const size_t bytes_;
+  std::pair<ipc::pipe::Connection, ipc::pipe::Connection> ends_;
+};
+
+using PipeConnectionPeer = ConnectionPeer<false>;
+using SocketConnectionPeer = ConnectionPeer<true>;
+
+// Many messages in each system call.
+template <bool kDuplex>
+class BatchPeer : public ConnectionPeer<kDuplex> {
+ public:
+  static constexpr const char* kName =
+      kDuplex ? "SendBatch, sockets" : "SendBatch, pipe";
+  static constexpr size_t kBatch = 64;
+
+  using ConnectionPeer<kDuplex>::ConnectionPeer;
+
+  class Sender {
+   public:
+    Sender(BatchPeer& peer, int) : connection_(peer.ends_.second) {
+      for (size_t i = 0; i < kBatch; ++i) buffers_.emplace_back(peer.bytes_);
+    }
+    template <typename Fill>
+    void Send(size_t bytes, Fill fill) {
+      std::byte* const message = buffers_[views_.size()].data();
+      fill(message);
+      views_.emplace_back(reinterpret_cast<const char*>(message), bytes);
+      if (views_.size() < kBatch) return;
+      const auto sent = connection_.SendBatch(views_);
+      if (!sent.ok() || *sent != kBatch) Die("Connection::SendBatch");
+      views_.clear();
+    }
+
+   private:
+    ipc::pipe::Connection& connection_;
+    std::vector<Buffer> buffers_;
+    std::vector<absl::string_view> views_;
+  };
+
+  class Receiver {
+   public:
+    Receiver(BatchPeer& peer, int) : connection_(peer.ends_.first) {}
+    template <typename Use>
+    void Receive(Use use) {
+      if (next_ == messages_.size()) {
+        auto messages = connection_.ReceiveBatch();
+        if (!messages.ok()) Die("Connection::ReceiveBatch");
+        messages_ = *std::move(messages);
+        next_ = 0;
+      }
+      const std::string& message = messages_[next_++];
+      use(reinterpret_cast<const std::byte*>(message.data()), message.size());
+    }
+
+   private:
+    ipc::pipe::Connection& connection_;
+    std::vector<std::string> messages_;
+    size_t next_ = 0;
+  };
+};
+
+// read and write on a pair of sockets, of messages of one size.
+class SocketPeer {
+ public:
+  static constexpr char kName[] = "bare sockets";
+
+  explicit SocketPeer(const Load& load) : bytes_(load.bytes) {
+    CheckCall(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds_) == 0,
+              "socketpair");
+  }
+  SocketPeer(const SocketPeer&) = delete;
+  SocketPeer& operator=(const SocketPeer&) = delete;
+  ~SocketPeer() {
+    close(fds_[0]);
+    close(fds_[1]);
+  }
+
+  class Sender {
+   public:
+    Sender(SocketPeer& peer, int) : fd_(peer.fds_[1]), buffer_(peer.bytes_) {}
+    template <typename Fill>
+    void Send(size_t bytes, Fill fill) {
+      fill(buffer_.data());
+      for (size_t sent = 0; sent < bytes;) {
+        const ssize_t n = write(fd_, buffer_.data() + sent, bytes - sent);
+        CheckCall(n > 0, "write");
+        sent += static_cast<size_t>(n);
+      }
+    }
+
+   private:
+    const int fd_;
+    Buffer buffer_;
+  };
+
+  class Receiver {
+   public:
+    Receiver(SocketPeer& peer, int) : fd_(peer.fds_[0]), buffer_(peer.bytes_) {}
+    template <typename Use>
+    void Receive(Use use) {
+      for (size_t got = 0; got < buffer_.size();) {
+        const ssize_t n = read(fd_, buffer_.data() + got, buffer_.size() - got);
+        CheckCall(n > 0, "read");
+        got += static_cast<size_t>(n);
+      }
+      use(static_cast<const std::byte*>(buffer_.data()), buffer_.size());
+    }
+
+   private:
+    const int fd_;
+    Buffer buffer_;
+  };
+
+ private:
+  const size_t bytes_;
+  int fds_[2];
+};
+
+}  // namespace bench
+
+#endif  // TOOLS_BENCH_PEERS_CONNECTION_PEER_H_
