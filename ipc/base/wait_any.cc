@@ -15,7 +15,7 @@ absl::StatusOr<std::vector<size_t>> WaitAny(
     return absl::InvalidArgumentError(
         "WaitAny for nothing, without a time-out, would be for ever");
   }
-  const Deadline deadline = Deadline::After(timeout);
+  Deadline deadline = Deadline::After(timeout);
   std::vector<pollfd> polled(waitables.size());
   for (size_t i = 0; i < waitables.size(); ++i) {
     polled[i] = {.fd = waitables[i]->poll_fd(), .events = POLLIN, .revents = 0};
@@ -26,6 +26,9 @@ absl::StatusOr<std::vector<size_t>> WaitAny(
           " has no descriptor: it is closed, or it is a Queue that wants "
           "EnablePolling first"));
     }
+    // Then only a look at the others.
+    if (waitables[i]->is_ready())
+      deadline = Deadline::After(absl::ZeroDuration());
   }
   std::vector<size_t> ready;
   while (true) {
@@ -34,15 +37,14 @@ absl::StatusOr<std::vector<size_t>> WaitAny(
       return PosixError(
           errno, absl::StrCat("poll of ", polled.size(), " descriptors"));
     }
-    if (n > 0) break;
-    if (deadline.HasPassed()) return ready;
+    if (n > 0 || (n == 0 && deadline.HasPassed())) break;
   }
   for (size_t i = 0; i < polled.size(); ++i) {
     if ((polled[i].revents & POLLNVAL) != 0) {
       return absl::InvalidArgumentError(absl::StrCat(
           "WaitAny: number ", i, ", fd ", polled[i].fd, ", is not open"));
     }
-    if (polled[i].revents != 0) ready.push_back(i);
+    if (polled[i].revents != 0 || waitables[i]->is_ready()) ready.push_back(i);
   }
   return ready;
 }

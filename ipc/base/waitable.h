@@ -13,6 +13,10 @@ class Waitable {
   // without blocking, valid for as long as the object lives. For poll and epoll
   // only: reading from it takes away what the object is waiting for.
   virtual int poll_fd() const = 0;
+
+  // Whether there is something that poll_fd() does not show, as the object has
+  // it already.
+  virtual bool is_ready() const { return false; }
 };
 
 }  // namespace ipc

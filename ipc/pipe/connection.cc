@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -84,6 +85,21 @@ absl::StatusOr<Direction> Inspect(int fd) {
   return Direction{StreamKind::kPipe, mode != O_WRONLY, mode != O_RDONLY};
 }
 
+// As much as the system allows.
+void SetBuffer(const Stream& stream, size_t bytes) {
+  if (bytes == 0) return;
+  const int wanted = static_cast<int>(std::min<size_t>(bytes, INT_MAX / 2));
+  if (stream.kind == StreamKind::kSocket) {
+    // The kernel caps it, and doubles it for its own needs.
+    setsockopt(stream.fd, SOL_SOCKET, SO_SNDBUF, &wanted, sizeof(wanted));
+    return;
+  }
+  // The kernel refuses what is too large, and rounds up to a power of two.
+  for (int size = wanted; size > fcntl(stream.fd, F_GETPIPE_SZ); size /= 2) {
+    if (fcntl(stream.fd, F_SETPIPE_SZ, size) >= 0) return;
+  }
+}
+
 }  // namespace
 
 Connection::Connection(UniqueFd fd, StreamKind kind, bool readable,
@@ -93,7 +109,10 @@ Connection::Connection(UniqueFd fd, StreamKind kind, bool readable,
       readable_(readable),
       writable_(writable),
       max_message_bytes_(options.max_message_bytes),
-      decoder_(options.max_message_bytes) {}
+      decoder_(options.max_message_bytes),
+      read_ahead_(options.read_ahead) {
+  SetBuffer(stream(), options.buffer_bytes);
+}
 
 absl::StatusOr<std::pair<Connection, Connection>> Connection::CreatePair(
     bool duplex, const Options& options) {
@@ -283,17 +302,17 @@ absl::StatusOr<std::vector<std::string>> Connection::ReceiveBatch(
   if (absl::Status status = CheckReceive(); !status.ok()) return status;
   const Deadline deadline = Deadline::After(timeout);
   const std::string context = absl::StrCat("receiving on ", Name());
-  if (batch_ == nullptr) batch_.reset(new std::byte[kBatchBytes]);
   std::vector<std::string> messages;
   while (messages.empty()) {
     if (!decoder_.status().ok()) return Annotate(decoder_.status(), context);
-    absl::StatusOr<size_t> n =
-        ReadSome(stream(), absl::MakeSpan(batch_.get(), kBatchBytes), deadline);
-    if (!n.ok()) return Annotate(ReceiveError(n.status()), context);
-    if (*n == 0) return Annotate(decoder_.EndOfStream(), context);
-    absl::Span<const std::byte> bytes(batch_.get(), *n);
+    if (ahead_.empty()) {
+      absl::Status status = ReadAhead(deadline);
+      if (status.ok() && ahead_.empty()) status = decoder_.EndOfStream();
+      if (!status.ok()) return Annotate(status, context);
+    }
     while (true) {
-      absl::StatusOr<std::optional<std::string>> frame = decoder_.Decode(bytes);
+      absl::StatusOr<std::optional<std::string>> frame =
+          decoder_.Decode(ahead_);
       if (!frame.ok()) {
         // Those before it are whole; the next call tells.
         if (!messages.empty()) break;
@@ -342,7 +361,13 @@ absl::StatusOr<std::vector<UniqueFd>> Connection::ReceiveFds(
   if (!decoder_.status().ok()) return Annotate(decoder_.status(), Name());
   const absl::Status first = absl::FailedPreconditionError(absl::StrCat(
       context, " ", Name(), ": a message comes first; it is kept: Receive it"));
-  if (!decoder_.at_boundary()) return first;
+  if (!decoder_.at_boundary() || !ahead_.empty()) return first;
+  if (read_ahead_) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        context, " ", Name(),
+        ", which reads ahead and so may have dropped them: open it without "
+        "read_ahead"));
+  }
   absl::StatusOr<ReceivedFds> received =
       ReceiveFdsOn(stream(), max, Deadline::After(timeout));
   if (!received.ok()) return Annotate(received.status(), Name());
@@ -393,10 +418,36 @@ absl::StatusOr<size_t> Connection::ReceiveInto(absl::Span<std::byte> buffer,
 }
 
 absl::Status Connection::ReadOnce(Deadline deadline) {
-  absl::StatusOr<size_t> n = ReadSome(stream(), decoder_.Space(), deadline);
-  if (!n.ok()) return ReceiveError(n.status());
+  absl::StatusOr<size_t> n = Read(decoder_.Space(), deadline);
+  if (!n.ok()) return n.status();
   if (*n == 0) return decoder_.EndOfStream();
   return decoder_.Commit(*n);
+}
+
+absl::StatusOr<size_t> Connection::Read(absl::Span<std::byte> bytes,
+                                        Deadline deadline) {
+  if (ahead_.empty()) {
+    // So many are worth no copy.
+    if (!read_ahead_ || bytes.size() >= kBatchBytes / 4) {
+      absl::StatusOr<size_t> n = ReadSome(stream(), bytes, deadline);
+      if (!n.ok()) return ReceiveError(n.status());
+      return n;
+    }
+    if (absl::Status status = ReadAhead(deadline); !status.ok()) return status;
+  }
+  const size_t n = std::min(bytes.size(), ahead_.size());
+  std::copy_n(ahead_.begin(), n, bytes.begin());
+  ahead_.remove_prefix(n);
+  return n;
+}
+
+absl::Status Connection::ReadAhead(Deadline deadline) {
+  if (buffer_ == nullptr) buffer_.reset(new std::byte[kBatchBytes]);
+  absl::StatusOr<size_t> n =
+      ReadSome(stream(), absl::MakeSpan(buffer_.get(), kBatchBytes), deadline);
+  if (!n.ok()) return ReceiveError(n.status());
+  ahead_ = absl::MakeConstSpan(buffer_.get(), *n);
+  return absl::OkStatus();
 }
 
 absl::Status Connection::ReadHeader(Deadline deadline) {
@@ -423,8 +474,7 @@ absl::Status Connection::ReadPayload(absl::Span<std::byte> buffer,
   const size_t start = early.size();
   size_t received = start;
   while (received < buffer.size()) {
-    absl::StatusOr<size_t> n =
-        ReadSome(stream(), buffer.subspan(received), deadline);
+    absl::StatusOr<size_t> n = Read(buffer.subspan(received), deadline);
     if (n.ok() && *n > 0) {
       received += *n;
       continue;
@@ -433,7 +483,7 @@ absl::Status Connection::ReadPayload(absl::Span<std::byte> buffer,
     // decoder.
     absl::Span<const std::byte> rest = buffer.subspan(start, received - start);
     decoder_.Decode(rest).IgnoreError();  // not a header: cannot be refused
-    return n.ok() ? decoder_.EndOfStream() : ReceiveError(n.status());
+    return n.ok() ? decoder_.EndOfStream() : n.status();
   }
   decoder_.SkipFrame();
   return absl::OkStatus();
@@ -451,6 +501,7 @@ absl::Status Connection::ReceiveError(const absl::Status& status) const {
 absl::StatusOr<bool> Connection::Poll(absl::Duration timeout) {
   if (absl::Status status = CheckReceive(); !status.ok()) return status;
   if (!decoder_.status().ok()) return decoder_.status();
+  if (!ahead_.empty()) return true;
   absl::StatusOr<bool> ready =
       WaitReady(stream(), POLLIN, Deadline::After(timeout));
   if (!ready.ok()) {
@@ -484,6 +535,11 @@ absl::StatusOr<UniqueFd> Connection::Release() {
         absl::StrCat("releasing ", Name(),
                      " inside a message that was received in part: "
                      "Receive it first"));
+  }
+  if (!ahead_.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("releasing ", Name(), ", from which ", ahead_.size(),
+                     " bytes were read ahead: receive them first"));
   }
   if (!send_status_.ok()) return Annotate(send_status_, "releasing");
   return std::move(fd_);

@@ -29,12 +29,12 @@
 //   knows whether the peer read it: that takes an answer.
 // - A peer that has gone is an error of Send (Unavailable), never a SIGPIPE,
 //   whatever the program does about that signal.
-// - Receive reads the bytes of one message and no more, so several processes
-//   may take turns on the same end, and a descriptor can be handed on between
-//   messages. At the same time they may not: one would get the header and
-//   another the payload. Several senders at the same time may share the end of
-//   a pipe (not of a socket) if their messages and headers fit into PIPE_BUF
-//   (4096 bytes), which is what the kernel writes in one piece.
+// - Receive reads the bytes of one message and no more (but see read_ahead), so
+//   several processes may take turns on the same end, and a descriptor can be
+//   handed on between messages. At the same time they may not: one would get
+//   the header and another the payload. Several senders at the same time may
+//   share the end of a pipe (not of a socket) if their messages and headers fit
+//   into PIPE_BUF (4096 bytes), which is what the kernel writes in one piece.
 // - Time-outs do not depend on O_NONBLOCK, and the flag is left as it was
 // found:
 //   the peers of an inherited descriptor share it. ipc/pipe/stream_io.h tells
@@ -99,6 +99,22 @@ struct ConnectionOptions {
   // the memory that a peer can make us use; but a larger frame costs the
   // connection, so agree on it with the peer. Python has no such limit.
   size_t max_message_bytes = size_t{64} << 20;
+
+  // Takes what comes next along with a message, up to kBatchBytes, so that a
+  // small message costs one system call instead of two, and those behind it
+  // none. It takes away two things: nobody else can go on receiving from this
+  // end, nor can descriptors be received; and poll_fd() does not show what has
+  // been taken along. WaitAny knows of it; who waits by epoll receives until
+  // DeadlineExceeded before waiting again.
+  bool read_ahead = false;
+
+  // How many bytes of what was sent the kernel may hold until the peer receives
+  // them; zero leaves its default, 64 KiB for a pipe and 208 KiB for a unix
+  // socket. More is faster for messages larger than that. For what this end
+  // sends, or either end of a pipe. Gives less, without a word, where the
+  // system allows no more: /proc/sys/fs/pipe-max-size of pipe(7),
+  // /proc/sys/net/core/wmem_max of socket(7).
+  size_t buffer_bytes = 0;
 };
 
 // Who connected, listened or made the pair, as the kernel saw it then.
@@ -157,7 +173,7 @@ class Connection final : public Waitable {
       absl::Duration timeout = absl::InfiniteDuration());
   // Waits for one message and takes those that are there behind it, as many as
   // one system call gets (up to kBatchBytes). It may get the beginning of
-  // another one, so only the same Connection can go on reading.
+  // another one, so only the same Connection can go on receiving.
   absl::StatusOr<std::vector<std::string>> ReceiveBatch(
       absl::Duration timeout = absl::InfiniteDuration());
   static constexpr size_t kBatchBytes = size_t{64} << 10;
@@ -178,7 +194,8 @@ class Connection final : public Waitable {
   // Receives what one SendFds sent, at most `max` of them, close-on-exec.
   // ResourceExhausted if there are more, or no room in our table of open files:
   // all are closed then. FailedPrecondition if a message comes first, which is
-  // kept: Receive it. DataLoss if the control message makes no sense.
+  // kept: Receive it; or if the connection reads ahead. DataLoss if the control
+  // message makes no sense.
   absl::StatusOr<std::vector<UniqueFd>> ReceiveFds(
       size_t max, absl::Duration timeout = absl::InfiniteDuration());
 
@@ -202,7 +219,7 @@ class Connection final : public Waitable {
 
   // Gives the descriptor away, to be used between messages by somebody else.
   // FailedPrecondition, and the connection stays as it is, if a part of a
-  // message has been received or sent.
+  // message has been received or sent, or anything was read ahead.
   absl::StatusOr<UniqueFd> Release();
 
   // The descriptor, which stays owned, or -1 when closed.
@@ -212,6 +229,7 @@ class Connection final : public Waitable {
 
   // Waitable: becomes readable when Poll would be true. -1 when closed.
   int poll_fd() const override { return fd_.get(); }
+  bool is_ready() const override { return fd_.ok() && !ahead_.empty(); }
 
  private:
   Connection(UniqueFd fd, StreamKind kind, bool readable, bool writable,
@@ -232,6 +250,10 @@ class Connection final : public Waitable {
   absl::Status ReadHeader(Deadline deadline);
   absl::Status ReadFrame(Deadline deadline);
   absl::Status ReadOnce(Deadline deadline);
+  // What was read ahead, or else what there is.
+  absl::StatusOr<size_t> Read(absl::Span<std::byte> bytes, Deadline deadline);
+  // Fills `ahead_`, which is empty; it stays so at the end of the stream.
+  absl::Status ReadAhead(Deadline deadline);
   // The rest of a message straight into `buffer`, of its exact size.
   absl::Status ReadPayload(absl::Span<std::byte> buffer, Deadline deadline);
   // What a failed read means at this point of the stream.
@@ -244,7 +266,9 @@ class Connection final : public Waitable {
   size_t max_message_bytes_;
   // Of the receiving thread.
   FrameDecoder decoder_;
-  std::unique_ptr<std::byte[]> batch_;  // kBatchBytes, once it is needed
+  bool read_ahead_;
+  std::unique_ptr<std::byte[]> buffer_;     // kBatchBytes, once it is needed
+  absl::Span<const std::byte> ahead_ = {};  // of it: read, and not decoded
   // Of the sending thread.
   bool is_shut_ = false;      // by ShutdownSend
   absl::Status send_status_;  // what Send returns from now on, if not OK

@@ -20,6 +20,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "tests/testing/process_state.h"
 
 namespace ipc::testing {
 namespace {
@@ -159,7 +160,6 @@ class Victim {
 
   // False if it sleeps: the kernel says so, again and again.
   bool StopsSoon() const {
-    const std::string path = absl::StrCat("/proc/", pid_, "/stat");
     // On the same CPU it runs while we yield, if it can.
     for (int i = 0; i < 100; ++i) {
       if (HasStopped()) return true;
@@ -170,7 +170,7 @@ class Victim {
       if (HasStopped()) return true;
       const timespec pause = {0, 20'000};
       nanosleep(&pause, nullptr);
-      asleep = StateIn(path) == 'S' ? asleep + 1 : 0;
+      asleep = ProcessState(pid_) == 'S' ? asleep + 1 : 0;
     }
     return false;
   }
@@ -182,18 +182,6 @@ class Victim {
       Die("waitid");
     }
     return info.si_pid != 0;
-  }
-
-  // The letter after the name, which is in parentheses.
-  static char StateIn(const std::string& path) {
-    FILE* file = fopen(path.c_str(), "re");
-    if (file == nullptr) return '?';
-    char line[256] = {};
-    const char* end = fgets(line, sizeof(line), file) != nullptr
-                          ? strrchr(line, ')')
-                          : nullptr;
-    fclose(file);
-    return end != nullptr && end[1] == ' ' ? end[2] : '?';
   }
 
   const pid_t pid_;

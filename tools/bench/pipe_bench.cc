@@ -17,6 +17,7 @@
 #include "tools/bench/measure.h"
 #include "tools/bench/peers/connection_peer.h"
 #include "tools/bench/peers/kernel_peers.h"
+#include "tools/bench/peers/nng_peer.h"
 #include "tools/bench/peers/peer.h"
 #include "tools/bench/peers/zeromq_peer.h"
 #include "tools/bench/report.h"
@@ -40,12 +41,14 @@ Row Trip(const Load& load, const RoundTrip& how, const Target& target = {}) {
 }
 
 // Measured by two Pythons of their own.
-Row PythonTrip(const Load& load, bool one_cpu, const Target& target) {
+Row PythonTrip(const Load& load, bool sockets, bool one_cpu,
+               const Target& target) {
   return {"Python Connection",
-          [load, one_cpu] {
-            const std::string command = absl::StrCat(
-                "python3 tools/bench/python_connection.py ", load.bytes, " ",
-                one_cpu ? 1 : 0, " ", timing.run_ns / 1e6);
+          [load, sockets, one_cpu] {
+            const std::string command =
+                absl::StrCat("python3 tools/bench/python_connection.py ",
+                             load.bytes, " ", sockets ? 1 : 0, " ",
+                             one_cpu ? 1 : 0, " ", timing.run_ns / 1e6);
             FILE* const output = popen(command.c_str(), "r");
             CheckCall(output != nullptr, "popen");
             char line[64] = {};
@@ -61,49 +64,59 @@ Row PythonTrip(const Load& load, bool one_cpu, const Target& target) {
           target};
 }
 
+// Beside read and write by hand, of messages whose size both sides know.
+template <bool kSockets, typename Bare>
+Table RoundTripTable(size_t bytes, bool one_cpu) {
+  const Load load = {.bytes = bytes, .depth = 16};
+  const RoundTrip how = {.one_cpu = one_cpu};
+  const Target ahead = {.p50_at_most = 1};
+  return {
+      .title =
+          absl::StrCat(bytes, " B round trip, ", kSockets ? "sockets" : "pipes",
+                       ", ", one_cpu ? "one CPU" : "two CPUs"),
+      .rows = {Trip<ConnectionPeer<kSockets, /*kReadAhead=*/true>>(load, how),
+               Trip<Bare>(load, how, {.p50_at_most = 1.1}),
+               Trip<ConnectionPeer<kSockets>>(load, how),
+               Trip<NngPeer>(load, how, ahead),
+               Trip<ZeromqPeer>(load, how, ahead),
+               PythonTrip(load, kSockets, one_cpu, ahead)}};
+}
+
 std::vector<Table> RoundTrips() {
   std::vector<Table> tables;
   for (const bool one_cpu : {true, false}) {
     for (const size_t bytes : {size_t{64}, size_t{4096}, size_t{65536}}) {
-      const Load load = {.bytes = bytes, .depth = 16};
-      const RoundTrip how = {.one_cpu = one_cpu};
-      const Target ahead = {.p50_at_most = 1};
-      const std::string where = one_cpu ? "one CPU" : "two CPUs";
-      tables.push_back(
-          {.title = absl::StrCat(bytes, " B round trip, pipes, ", where),
-           .rows = {Trip<PipeConnectionPeer>(load, how),
-                    Trip<PipePeer>(load, how, {.p50_at_most = 1.1}),
-                    Trip<ZeromqPeer>(load, how, ahead),
-                    PythonTrip(load, one_cpu, ahead)}});
-      tables.push_back(
-          {.title = absl::StrCat(bytes, " B round trip, sockets, ", where),
-           .rows = {Trip<SocketConnectionPeer>(load, how),
-                    Trip<SocketPeer>(load, how, {.p50_at_most = 1.1}),
-                    Trip<ZeromqPeer>(load, how, ahead),
-                    PythonTrip(load, one_cpu, ahead)}});
+      tables.push_back(RoundTripTable<false, PipePeer>(bytes, one_cpu));
+      tables.push_back(RoundTripTable<true, SocketPeer>(bytes, one_cpu));
     }
   }
   return tables;
 }
 
 std::vector<Table> Streams() {
+  constexpr size_t kLarge = size_t{1} << 20;
   const Load small = {};
-  const Load large = {.bytes = 1 << 20};
+  const Load large = {.bytes = kLarge};
+  const Target three_times = {.rate_at_least = 3};
   return {
       {.title = "64 B one way, a batch in a system call, pipe",
        .rows = {OneWay<BatchPeer<false>>(small),
-                OneWay<PipeConnectionPeer>(small, {.rate_at_least = 3}),
-                OneWay<PipePeer>(small, {.rate_at_least = 3})}},
+                OneWay<ConnectionPeer<false>>(small, three_times),
+                OneWay<PipePeer>(small, three_times)}},
       {.title = "64 B one way, a batch in a system call, sockets",
        .rows = {OneWay<BatchPeer<true>>(small),
-                OneWay<SocketConnectionPeer>(small, {.rate_at_least = 3}),
-                OneWay<SocketPeer>(small, {.rate_at_least = 3})}},
-      {.title = "1 MiB one way",
-       .rows = {OneWay<SocketConnectionPeer>(large),
+                OneWay<ConnectionPeer<true>>(small, three_times),
+                OneWay<SocketPeer>(small, three_times)}},
+      {.title = "1 MiB one way, sockets",
+       .rows = {OneWay<ConnectionPeer<true, false, 4 * kLarge>>(large),
                 OneWay<SocketPeer>(large, {.rate_at_least = 2}),
-                OneWay<PipeConnectionPeer>(large), OneWay<PipePeer>(large),
+                OneWay<ConnectionPeer<true>>(large), OneWay<NngPeer>(large),
                 OneWay<ZeromqPeer>(large)},
-       .bytes = static_cast<double>(large.bytes)},
+       .bytes = static_cast<double>(kLarge)},
+      {.title = "1 MiB one way, pipe",
+       .rows = {OneWay<ConnectionPeer<false, false, kLarge>>(large),
+                OneWay<PipePeer>(large), OneWay<ConnectionPeer<false>>(large)},
+       .bytes = static_cast<double>(kLarge)},
   };
 }
 

@@ -1,10 +1,10 @@
 """How fast a round trip over Python's multiprocessing.Pipe is; a part of
 pipe_bench.
 
-Usage: python_connection.py BYTES ONE_CPU MILLISECONDS
+Usage: python_connection.py BYTES SOCKETS ONE_CPU MILLISECONDS
 
-Prints the median time of a round trip in nanoseconds. ONE_CPU is 1 if both
-processes are to share a CPU.
+Prints the median time of a round trip in nanoseconds. SOCKETS is 1 for a pair
+of sockets, 0 for two pipes; ONE_CPU is 1 if both processes are to share a CPU.
 """
 
 import multiprocessing
@@ -14,18 +14,27 @@ import sys
 import time
 
 
-def echo(connection, cpu):
+def echo(source, sink, cpu):
   os.sched_setaffinity(0, {cpu})
   while True:
-    connection.send_bytes(connection.recv_bytes())
+    sink.send_bytes(source.recv_bytes())
 
 
 def main():
-  size, one_cpu, milliseconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+  size, sockets, one_cpu = (int(word) for word in sys.argv[1:4])
+  milliseconds = float(sys.argv[4])
   cpus = sorted(os.sched_getaffinity(0))
-  here, there = multiprocessing.Pipe()
+  if sockets:
+    here, there = multiprocessing.Pipe()
+    sink, source = here, here
+    far_source, far_sink = there, there
+  else:
+    far_source, sink = multiprocessing.Pipe(duplex=False)
+    source, far_sink = multiprocessing.Pipe(duplex=False)
   child = multiprocessing.Process(
-      target=echo, args=(there, cpus[0 if one_cpu else 1 % len(cpus)]), daemon=True)
+      target=echo,
+      args=(far_source, far_sink, cpus[0 if one_cpu else 1 % len(cpus)]),
+      daemon=True)
   child.start()
   os.sched_setaffinity(0, {cpus[0]})
   message = bytes(size)
@@ -33,8 +42,8 @@ def main():
   end = time.monotonic() + milliseconds / 1000
   while time.monotonic() < end:
     start = time.perf_counter_ns()
-    here.send_bytes(message)
-    here.recv_bytes()
+    sink.send_bytes(message)
+    source.recv_bytes()
     trips.append(time.perf_counter_ns() - start)
   print(statistics.median(trips))
   child.kill()

@@ -54,6 +54,13 @@ _PLAIN_LIBRARIES = {
         prefix = "",
         package = "libiceoryx-posh-dev",
     ),
+    "nng": struct(
+        include = "/usr/include/nng",
+        header = "nng.h",
+        linkopts = ["-lnng"],
+        prefix = "nng",
+        package = "libnng-dev",
+    ),
 }
 
 # Under ThreadSanitizer, map_field.h gives a class of libprotobuf two members

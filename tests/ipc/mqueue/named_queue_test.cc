@@ -17,11 +17,13 @@
 #include "ipc/mqueue/queue.h"
 #include "ipc/mqueue/typed_queue.h"
 #include "ipc/shm/layout.h"
-#include "tests/ipc/mqueue/child_process.h"
+#include "tests/testing/child.h"
 #include "tests/testing/unique_name.h"
 
 namespace ipc::mqueue {
 namespace {
+
+using testing::Child;
 
 std::string UniqueName() {
   return testing::UniqueName("parley_named_queue_test");
@@ -36,12 +38,12 @@ TEST(NamedQueueTest, OpenedByName) {
   struct stat stat;
   ASSERT_EQ(fstat(queue.fd(), &stat), 0);
   EXPECT_EQ(stat.st_mode & 0777, 0600u);
-  ChildProcess child([&] {
+  Child child = Child::Fork([&] {
     absl::StatusOr<Queue> same = Queue::Open(name, Role::kSend);
     return same.ok() && same->capacity() == 8 && same->Send("hello").ok() ? 0
                                                                           : 1;
   });
-  EXPECT_EQ(child.Join(), 0);
+  EXPECT_EQ(child.Wait(), 0);
   EXPECT_EQ(*queue.Receive(absl::Seconds(60)), "hello");
   EXPECT_TRUE(Queue::Unlink(name).ok());
   EXPECT_EQ(Queue::Unlink(name).code(), absl::StatusCode::kNotFound);
@@ -55,10 +57,10 @@ TEST(NamedQueueTest, DeathOfItsUserIsSeen) {
   const std::string name = UniqueName();
   Queue queue = *Queue::Create(name, {.delivery = Delivery::kExplicitAck});
   ASSERT_TRUE(queue.Send("message").ok());
-  ChildProcess child([&] {
+  Child child = Child::Fork([&] {
     absl::StatusOr<Queue> same = Queue::Open(name);
     if (!same.ok() || !same->Receive().ok()) return 1;
-    ChildProcess::StopSelf();
+    Child::StopSelf();
     return 2;
   });
   child.AwaitStop();

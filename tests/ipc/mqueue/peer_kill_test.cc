@@ -25,13 +25,15 @@
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/mqueue/queue.h"
-#include "tests/ipc/mqueue/child_process.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
+#include "tests/testing/child.h"
 #include "tests/testing/kill_points.h"
 #include "tests/testing/unique_name.h"
 
 namespace ipc::mqueue {
 namespace {
+
+using testing::Child;
 
 #ifdef __OPTIMIZE__
 constexpr int kStride = 1;
@@ -159,7 +161,7 @@ class PeerCase : public testing::KillPointCase {
     }
   }
   void Check(const testing::KillPoint&) override {
-    ChildProcess survivor([this] {
+    Child survivor = Child::Fork([this] {
       // Boost's may say that its lock is lost for good.
       try {
         return Survive(queue_);
@@ -171,7 +173,7 @@ class PeerCase : public testing::KillPointCase {
         static_cast<int>(syscall(SYS_pidfd_open, survivor.pid(), 0)));
     pollfd p = {ended.get(), POLLIN, 0};
     const bool in_time = poll(&p, 1, 4 * kPatienceMs) == 1;
-    switch (in_time ? survivor.Join() : kUnusable) {
+    switch (in_time ? survivor.Wait() : kUnusable) {
       case kUsable:
         ++outcomes_->usable;
         break;

@@ -21,11 +21,13 @@
 #include "ipc/mqueue/block_word.h"
 #include "ipc/mqueue/message.h"
 #include "ipc/mqueue/queue.h"
-#include "tests/ipc/mqueue/child_process.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
+#include "tests/testing/child.h"
 
 namespace ipc::mqueue {
 namespace {
+
+using testing::Child;
 
 constexpr absl::Duration kPatience = absl::Seconds(60);
 constexpr absl::Duration kNoTime = absl::Milliseconds(2);
@@ -87,10 +89,10 @@ TEST(QueueAckTest, MessageOfTheDeadIsDeliveredAgain) {
   Queue queue = CreateExplicit();
   ASSERT_TRUE(queue.Send("message").ok());
   for (int round = 0; round < 5; ++round) {
-    ChildProcess reader([&] {
+    Child reader = Child::Fork([&] {
       absl::StatusOr<Message> message = queue.ReceiveMessage();
       if (!message.ok() || message->redelivered() != (round > 0)) return 1;
-      ChildProcess::StopSelf();
+      Child::StopSelf();
       return 2;
     });
     reader.AwaitStop();
@@ -121,9 +123,9 @@ TEST(QueueAckTest, MessageKeptDoesNotHoldUpTheRing) {
 TEST(QueueAckTest, EndWaitsForWhatOthersHold) {
   Queue queue = CreateExplicit();
   ASSERT_TRUE(queue.Send("message").ok());
-  ChildProcess reader([&] {
+  Child reader = Child::Fork([&] {
     absl::StatusOr<Message> message = queue.ReceiveMessage();
-    ChildProcess::StopSelf();
+    Child::StopSelf();
     return 2;
   });
   reader.AwaitStop();
@@ -145,28 +147,28 @@ TEST(QueueAckTest, LastAckIsTheEnd) {
   ASSERT_TRUE(queue.Send("message").ok());
   Message message = *queue.ReceiveMessage();
   ASSERT_TRUE(queue.CloseForSend().ok());
-  ChildProcess reader([&] {
+  Child reader = Child::Fork([&] {
     return queue.ReceiveMessage(kPatience).status().code() ==
                    absl::StatusCode::kOutOfRange
                ? 0
                : 1;
   });
   EXPECT_TRUE(message.Ack().ok());
-  EXPECT_EQ(reader.Join(), 0);
+  EXPECT_EQ(reader.Wait(), 0);
 }
 
 TEST(QueueAckTest, test_task_done) {
   Queue queue = CreateExplicit();
   EXPECT_EQ(queue.TaskDone().code(), absl::StatusCode::kFailedPrecondition);
-  std::vector<ChildProcess> workers;
+  std::vector<Child> workers;
   for (int i = 0; i < 4; ++i) {
-    workers.emplace_back([&] {
+    workers.push_back(Child::Fork([&] {
       while (true) {
         absl::StatusOr<std::string> task = queue.Receive(kPatience);
         if (absl::IsOutOfRange(task.status())) return 0;
         if (!task.ok() || !queue.TaskDone().ok()) return 1;
       }
-    });
+    }));
   }
   for (int i = 0; i < 200; ++i) {
     ASSERT_TRUE(queue.Send(absl::StrCat(i), kPatience).ok());
@@ -175,7 +177,7 @@ TEST(QueueAckTest, test_task_done) {
   EXPECT_EQ(queue.stats().received, 200u);
   EXPECT_EQ(queue.stats().unacked, 0u);
   ASSERT_TRUE(queue.CloseForSend().ok());
-  for (ChildProcess& worker : workers) EXPECT_EQ(worker.Join(), 0);
+  for (Child& worker : workers) EXPECT_EQ(worker.Wait(), 0);
 }
 
 // A worker killed between its get and its task_done makes join wait for ever in
@@ -183,20 +185,20 @@ TEST(QueueAckTest, test_task_done) {
 TEST(QueueAckTest, JoinSurvivesAWorker) {
   Queue queue = CreateExplicit();
   ASSERT_TRUE(queue.Send("task").ok());
-  ChildProcess worker([&] {
+  Child worker = Child::Fork([&] {
     if (!queue.Receive().ok()) return 1;
-    ChildProcess::StopSelf();
+    Child::StopSelf();
     return 2;
   });
   worker.AwaitStop();
   EXPECT_EQ(queue.Join(kNoTime).code(), absl::StatusCode::kDeadlineExceeded);
   worker.Kill();
-  ChildProcess other([&] {
+  Child other = Child::Fork([&] {
     absl::StatusOr<std::string> task = queue.Receive(kPatience);
     return task.ok() && *task == "task" && queue.TaskDone().ok() ? 0 : 1;
   });
   EXPECT_TRUE(queue.Join(kPatience).ok());
-  EXPECT_EQ(other.Join(), 0);
+  EXPECT_EQ(other.Wait(), 0);
 }
 
 TEST(QueueAckTest, TaskDoneInOrderOfReceiving) {
@@ -226,41 +228,41 @@ TEST(QueueAckTest, JoinWithAutoAckWaitsUntilAllIsReceived) {
   ASSERT_TRUE(queue.Send("1").ok());
   ASSERT_TRUE(queue.Send("2").ok());
   EXPECT_EQ(queue.Join(kNoTime).code(), absl::StatusCode::kDeadlineExceeded);
-  ChildProcess reader(
+  Child reader = Child::Fork(
       [&] { return queue.Receive().ok() && queue.Receive().ok() ? 0 : 1; });
   EXPECT_TRUE(queue.Join(kPatience).ok());
-  EXPECT_EQ(reader.Join(), 0);
+  EXPECT_EQ(reader.Wait(), 0);
   EXPECT_EQ(queue.TaskDone().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 // What is sent after Join began does not keep it from ending.
 TEST(QueueAckTest, JoinEndsAlthoughOthersGoOnSending) {
   Queue queue = *Queue::CreateAnonymous({.slots = 16});
-  ChildProcess sender([&] {
+  Child sender = Child::Fork([&] {
     while (queue.Send("more", kPatience).ok()) continue;
     return 0;
   });
-  ChildProcess receiver([&] {
+  Child receiver = Child::Fork([&] {
     while (queue.Receive(kPatience).ok()) continue;
     return 0;
   });
   for (int i = 0; i < 20; ++i) EXPECT_TRUE(queue.Join(kPatience).ok());
   ASSERT_TRUE(queue.CloseForSend().ok());
-  EXPECT_EQ(sender.Join(), 0);
-  EXPECT_EQ(receiver.Join(), 0);
+  EXPECT_EQ(sender.Wait(), 0);
+  EXPECT_EQ(receiver.Wait(), 0);
 }
 
 // A sender may go, or be killed, while its messages are unread: there is
 // nothing of its own that would have to be flushed (CPython: bpo-issue 73983).
 TEST(QueueAckTest, test_no_deadlock_with_unread_items) {
   Queue queue = CreateExplicit();
-  ChildProcess sender([&] {
+  Child sender = Child::Fork([&] {
     for (int i = 0; i < 5; ++i) {
       if (!queue.Send(std::string(200, 'x')).ok()) return 1;
     }
     return 0;
   });
-  EXPECT_EQ(sender.Join(), 0);
+  EXPECT_EQ(sender.Wait(), 0);
   for (int i = 0; i < 5; ++i) {
     EXPECT_TRUE(queue.Receive(kPatience).ok());
     EXPECT_TRUE(queue.TaskDone().ok());

@@ -23,11 +23,13 @@
 #include "ipc/mqueue/block_word.h"
 #include "ipc/mqueue/message.h"
 #include "ipc/mqueue/queue.h"
-#include "tests/ipc/mqueue/child_process.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
+#include "tests/testing/child.h"
 
 namespace ipc::mqueue {
 namespace {
+
+using testing::Child;
 
 using ::testing::HasSubstr;
 
@@ -131,11 +133,11 @@ TEST(QueueArenaTest, SenderWaitsForABlock) {
   EXPECT_EQ(queue.Send(Pattern(4094), absl::Milliseconds(5)).code(),
             absl::StatusCode::kDeadlineExceeded);
   EXPECT_GT(queue.stats().blocked, absl::Milliseconds(4));
-  ChildProcess sender(
+  Child sender = Child::Fork(
       [&] { return queue.Send(Pattern(4094), kPatience).ok() ? 0 : 1; });
   EXPECT_EQ(kept.text(), Pattern(4096));
   ASSERT_TRUE(kept.Ack().ok());
-  EXPECT_EQ(sender.Join(), 0);
+  EXPECT_EQ(sender.Wait(), 0);
   EXPECT_EQ(*queue.Receive(), Pattern(4095));
   EXPECT_EQ(*queue.Receive(), Pattern(4094));
 }
@@ -216,7 +218,7 @@ TEST(QueueArenaTest, ChildDoesNotGiveBackItsParents) {
   ASSERT_TRUE(queue.Send(Pattern(4096)).ok());
   std::optional<Message> message = *queue.ReceiveMessage();
   std::optional<Loan> loan = *queue.TryLoan(4096);
-  ChildProcess child([&] {
+  Child child = Child::Fork([&] {
     if (message->text() != Pattern(4096)) return 1;
     if (queue.Send(static_cast<Loan&&>(*loan)).code() !=
         absl::StatusCode::kFailedPrecondition) {
@@ -226,7 +228,7 @@ TEST(QueueArenaTest, ChildDoesNotGiveBackItsParents) {
     loan.reset();
     return 0;
   });
-  EXPECT_EQ(child.Join(), 0);
+  EXPECT_EQ(child.Wait(), 0);
   EXPECT_EQ(BlocksInUse(queue), 2u);
   EXPECT_EQ(message->text(), Pattern(4096));
   message.reset();
@@ -239,11 +241,11 @@ TEST(QueueArenaTest, ChildDoesNotGiveBackItsParents) {
 TEST(QueueArenaTest, BlocksOfTheDeadAreFreed) {
   Queue queue = *Queue::CreateAnonymous({.message_bytes = 4096});
   ASSERT_TRUE(queue.Send(Pattern(4096)).ok());
-  ChildProcess child([&] {
+  Child child = Child::Fork([&] {
     absl::StatusOr<Loan> loan = queue.TryLoan(4096);
     absl::StatusOr<Message> message = queue.ReceiveMessage();
     if (!loan.ok() || !message.ok()) return 1;
-    ChildProcess::StopSelf();
+    Child::StopSelf();
     return 2;
   });
   child.AwaitStop();
@@ -273,11 +275,11 @@ TEST(QueueArenaTest, ManySendersAndReceivers) {
     }
     return 0;
   };
-  ChildProcess a([&] { return send(1); });
-  ChildProcess b([&] { return send(2); });
+  Child a = Child::Fork([&] { return send(1); });
+  Child b = Child::Fork([&] { return send(2); });
   int received = 0, wrong = 0;
   std::thread closer([&] {
-    if (a.Join() != 0 || b.Join() != 0) ++wrong;
+    if (a.Wait() != 0 || b.Wait() != 0) ++wrong;
     (void)queue.CloseForSend();
   });
   while (true) {

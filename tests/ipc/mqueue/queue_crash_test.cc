@@ -27,12 +27,14 @@
 #include "ipc/base/unique_fd.h"
 #include "ipc/mqueue/queue.h"
 #include "ipc/mqueue/slot_ring.h"
-#include "tests/ipc/mqueue/child_process.h"
 #include "tests/ipc/mqueue/numbered_message.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
+#include "tests/testing/child.h"
 
 namespace ipc::mqueue {
 namespace {
+
+using testing::Child;
 
 // Long enough never to pass unless something hangs.
 constexpr absl::Duration kPatience = absl::Seconds(60);
@@ -47,7 +49,7 @@ int StopWhileWriting(Queue& queue, bool commit) {
   const absl::Span<const std::byte> message(
       reinterpret_cast<const std::byte*>(text.data()), text.size());
   QueueTestPeer::ring(queue).Fill(claim, message.first(10), 0);
-  ChildProcess::StopSelf();
+  Child::StopSelf();
   QueueTestPeer::ring(queue).Fill(claim, message, 0);
   return commit && QueueTestPeer::ring(queue).CommitSend(claim) ? 0 : 2;
 }
@@ -57,7 +59,7 @@ int StopWhileReading(Queue& queue) {
   if (QueueTestPeer::BeginReceive(queue, &claim) != SlotRing::Outcome::kOk) {
     return 1;
   }
-  ChildProcess::StopSelf();
+  Child::StopSelf();
   return QueueTestPeer::ring(queue).CommitReceive(claim) ? 0 : 2;
 }
 
@@ -72,7 +74,7 @@ INSTANTIATE_TEST_SUITE_P(Slots, QueueCrashTest, ::testing::Values(1, 2, 4, 64));
 
 TEST_P(QueueCrashTest, SlotOfAWriterKilledIsSkipped) {
   for (int round = 0; round < 5; ++round) {
-    ChildProcess writer([&] { return StopWhileWriting(queue_, false); });
+    Child writer = Child::Fork([&] { return StopWhileWriting(queue_, false); });
     writer.AwaitStop();
     writer.Kill();
     // With one slot, it is the sender who finds the ring blocked.
@@ -87,7 +89,7 @@ TEST_P(QueueCrashTest, SlotOfAWriterKilledIsSkipped) {
 
 // Those who only poll never sleep, and still get past the dead.
 TEST_P(QueueCrashTest, PollersGetPastTheDead) {
-  ChildProcess writer([&] { return StopWhileWriting(queue_, false); });
+  Child writer = Child::Fork([&] { return StopWhileWriting(queue_, false); });
   writer.AwaitStop();
   writer.Kill();
   const absl::Time give_up = absl::Now() + kPatience;
@@ -100,7 +102,7 @@ TEST_P(QueueCrashTest, PollersGetPastTheDead) {
   EXPECT_EQ(*message, "after");
 
   ASSERT_TRUE(queue_.TrySend("twice").ok());
-  ChildProcess reader([&] { return StopWhileReading(queue_); });
+  Child reader = Child::Fork([&] { return StopWhileReading(queue_); });
   reader.AwaitStop();
   reader.Kill();
   do {
@@ -113,7 +115,7 @@ TEST_P(QueueCrashTest, PollersGetPastTheDead) {
 TEST_P(QueueCrashTest, MessageOfAReaderKilledIsRedelivered) {
   for (int round = 0; round < 5; ++round) {
     ASSERT_TRUE(queue_.Send("message").ok());
-    ChildProcess reader([&] { return StopWhileReading(queue_); });
+    Child reader = Child::Fork([&] { return StopWhileReading(queue_); });
     reader.AwaitStop();
     reader.Kill();
     EXPECT_EQ(*queue_.Receive(kPatience), "message");
@@ -126,12 +128,12 @@ TEST_P(QueueCrashTest, MessageOfAReaderKilledIsRedelivered) {
 // The ring has come round to a message that its dead reader still holds.
 TEST_P(QueueCrashTest, SenderGetsPastAReaderKilled) {
   ASSERT_TRUE(queue_.Send("first").ok());
-  ChildProcess reader([&] { return StopWhileReading(queue_); });
+  Child reader = Child::Fork([&] { return StopWhileReading(queue_); });
   reader.AwaitStop();
   for (int i = 1; i < GetParam(); ++i) ASSERT_TRUE(queue_.TrySend("x").ok());
   ASSERT_FALSE(queue_.TrySend("no room").ok());
   reader.Kill();
-  ChildProcess sender([&] { return queue_.Send("last").ok() ? 0 : 1; });
+  Child sender = Child::Fork([&] { return queue_.Send("last").ok() ? 0 : 1; });
   // The redelivered one comes once the death is seen, perhaps after others.
   std::multiset<std::string> expected = {"first", "last"}, received;
   for (int i = 1; i < GetParam(); ++i) expected.insert("x");
@@ -139,14 +141,14 @@ TEST_P(QueueCrashTest, SenderGetsPastAReaderKilled) {
     received.insert(*queue_.Receive(kPatience));
   }
   EXPECT_EQ(received, expected);
-  EXPECT_EQ(sender.Join(), 0);
+  EXPECT_EQ(sender.Wait(), 0);
 }
 
 // A message that is being received when the queue is closed may come back, so
 // the end is not told before.
 TEST_P(QueueCrashTest, EndWaitsForAReaderThatMayDie) {
   ASSERT_TRUE(queue_.Send("message").ok());
-  ChildProcess reader([&] { return StopWhileReading(queue_); });
+  Child reader = Child::Fork([&] { return StopWhileReading(queue_); });
   reader.AwaitStop();
   ASSERT_TRUE(queue_.CloseForSend().ok());
   EXPECT_EQ(queue_.Receive(absl::Milliseconds(1)).status().code(),
@@ -159,7 +161,7 @@ TEST_P(QueueCrashTest, EndWaitsForAReaderThatMayDie) {
 
 // Stopped is not dead, however often a waiter looks.
 TEST_P(QueueCrashTest, WriterStoppedIsNotSkipped) {
-  ChildProcess writer([&] { return StopWhileWriting(queue_, true); });
+  Child writer = Child::Fork([&] { return StopWhileWriting(queue_, true); });
   writer.AwaitStop();
   EXPECT_EQ(queue_.Receive(6 * Queue::kParkTick).status().code(),
             absl::StatusCode::kDeadlineExceeded);
@@ -169,17 +171,17 @@ TEST_P(QueueCrashTest, WriterStoppedIsNotSkipped) {
   ASSERT_TRUE(text.ok());
   ASSERT_TRUE(NumberedMessage::Decode(*text).has_value());
   EXPECT_EQ(NumberedMessage::Decode(*text)->number, 7u);
-  EXPECT_EQ(writer.Join(), 0);
+  EXPECT_EQ(writer.Wait(), 0);
 }
 
 TEST_P(QueueCrashTest, ReaderStoppedKeepsItsMessage) {
   ASSERT_TRUE(queue_.Send("message").ok());
-  ChildProcess reader([&] { return StopWhileReading(queue_); });
+  Child reader = Child::Fork([&] { return StopWhileReading(queue_); });
   reader.AwaitStop();
   EXPECT_EQ(queue_.Receive(6 * Queue::kParkTick).status().code(),
             absl::StatusCode::kDeadlineExceeded);
   reader.Continue();
-  EXPECT_EQ(reader.Join(), 0);
+  EXPECT_EQ(reader.Wait(), 0);
   EXPECT_EQ(*queue_.TryReceive(), std::nullopt);
   EXPECT_EQ(queue_.stats().received, 1u);
 }
@@ -187,7 +189,7 @@ TEST_P(QueueCrashTest, ReaderStoppedKeepsItsMessage) {
 // A writer is killed whose child, forked while it was attached, lives on.
 TEST_P(QueueCrashTest, ParentKilledWhileItsChildLives) {
   Queue up = *Queue::CreateAnonymous(), down = *Queue::CreateAnonymous();
-  ChildProcess parent([&] {
+  Child parent = Child::Fork([&] {
     if (fork() == 0) {
       // Attaches as itself, and outlives the parent.
       const bool good = queue_.TryReceive().ok() && up.Send("ready").ok() &&
@@ -210,8 +212,8 @@ TEST_P(QueueCrashTest, ParentKilledWhileItsChildLives) {
 // A sleeping receiver is killed, perhaps as the one who was woken.
 TEST_P(QueueCrashTest, SleepersKilledTakeNoWakeUpAlong) {
   for (int round = 0; round < 10; ++round) {
-    ChildProcess victim([&] { return queue_.Receive().ok() ? 0 : 1; });
-    ChildProcess survivor([&] {
+    Child victim = Child::Fork([&] { return queue_.Receive().ok() ? 0 : 1; });
+    Child survivor = Child::Fork([&] {
       while (true) {
         absl::StatusOr<std::string> message = queue_.Receive(kPatience);
         if (!message.ok()) return 1;
@@ -221,7 +223,7 @@ TEST_P(QueueCrashTest, SleepersKilledTakeNoWakeUpAlong) {
     ASSERT_TRUE(queue_.Send("first", kPatience).ok());
     victim.Kill();
     ASSERT_TRUE(queue_.Send("second", kPatience).ok());
-    EXPECT_EQ(survivor.Join(), 0);
+    EXPECT_EQ(survivor.Wait(), 0);
   }
 }
 

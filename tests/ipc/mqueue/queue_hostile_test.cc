@@ -27,11 +27,13 @@
 #include "ipc/mqueue/queue.h"
 #include "ipc/mqueue/slot_ring.h"
 #include "ipc/mqueue/slot_word.h"
-#include "tests/ipc/mqueue/child_process.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
+#include "tests/testing/child.h"
 
 namespace ipc::mqueue {
 namespace {
+
+using testing::Child;
 
 using ::testing::AnyOf;
 
@@ -230,9 +232,9 @@ TEST(QueueHostileTest, RandomBitFlips) {
       }
       return 0;
     };
-    ChildProcess a([&] { return exercise(child_seed); });
-    ChildProcess b([&] { return exercise(child_seed + 1); });
-    ChildProcess c([&] {
+    Child a = Child::Fork([&] { return exercise(child_seed); });
+    Child b = Child::Fork([&] { return exercise(child_seed + 1); });
+    Child c = Child::Fork([&] {
       // One that attaches meanwhile, too.
       const absl::Time until = absl::Now() + absl::Milliseconds(150);
       while (absl::Now() < until) {
@@ -255,9 +257,9 @@ TEST(QueueHostileTest, RandomBitFlips) {
       }
       absl::SleepFor(absl::Microseconds(random() % 500));
     }
-    EXPECT_EQ(a.Join(), 0);
-    EXPECT_EQ(b.Join(), 0);
-    EXPECT_EQ(c.Join(), 0);
+    EXPECT_EQ(a.Wait(), 0);
+    EXPECT_EQ(b.Wait(), 0);
+    EXPECT_EQ(c.Wait(), 0);
   }
   printf("%d rounds\n", rounds);
 }

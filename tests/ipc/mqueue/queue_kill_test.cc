@@ -35,14 +35,15 @@
 #include "ipc/mqueue/message.h"
 #include "ipc/mqueue/queue.h"
 #include "ipc/mqueue/slot_ring.h"
-#include "tests/ipc/mqueue/child_process.h"
 #include "tests/ipc/mqueue/numbered_message.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
+#include "tests/testing/child.h"
 #include "tests/testing/kill_points.h"
 
 namespace ipc::mqueue {
 namespace {
 
+using testing::Child;
 using testing::KillPoint;
 
 #ifdef __OPTIMIZE__
@@ -245,9 +246,9 @@ constexpr size_t kInline = 64, kLarge = 1000;
 
 // A third process dies before the victim begins, in the middle of `work`.
 void LeaveADead(Queue& queue, const std::function<void(Queue&)>& work) {
-  ChildProcess dead([&] {
+  Child dead = Child::Fork([&] {
     work(queue);
-    ChildProcess::StopSelf();
+    Child::StopSelf();
     return 1;
   });
   dead.AwaitStop();

@@ -21,12 +21,14 @@
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/mqueue/queue.h"
-#include "tests/ipc/mqueue/child_process.h"
 #include "tests/ipc/mqueue/numbered_message.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
+#include "tests/testing/child.h"
 
 namespace ipc::mqueue {
 namespace {
+
+using testing::Child;
 
 constexpr int kMaxSenders = 8;
 constexpr uint64_t kMaxMessages = 100'000;
@@ -123,17 +125,18 @@ INSTANTIATE_TEST_SUITE_P(
                       Shape{3, 3, 4, 10'000, /*lap_bits=*/4}));
 
 TEST_P(QueueMpmcTest, Processes) {
-  std::vector<ChildProcess> senders, receivers;
+  std::vector<Child> senders, receivers;
   for (int i = 0; i < GetParam().receivers; ++i) {
-    receivers.emplace_back([&] { return ReceiveAll(queue_, tally_); });
+    receivers.push_back(
+        Child::Fork([&] { return ReceiveAll(queue_, tally_); }));
   }
   for (int i = 0; i < GetParam().senders; ++i) {
-    senders.emplace_back(
-        [&] { return SendAll(queue_, i, GetParam().messages); });
+    senders.push_back(
+        Child::Fork([&] { return SendAll(queue_, i, GetParam().messages); }));
   }
-  for (ChildProcess& child : senders) EXPECT_EQ(child.Join(), 0);
+  for (Child& child : senders) EXPECT_EQ(child.Wait(), 0);
   ASSERT_TRUE(queue_.CloseForSend().ok());
-  for (ChildProcess& child : receivers) EXPECT_EQ(child.Join(), 0);
+  for (Child& child : receivers) EXPECT_EQ(child.Wait(), 0);
   Check();
 }
 

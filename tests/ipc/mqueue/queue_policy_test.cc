@@ -21,11 +21,13 @@
 #include "ipc/mqueue/message.h"
 #include "ipc/mqueue/queue.h"
 #include "ipc/mqueue/slot_ring.h"
-#include "tests/ipc/mqueue/child_process.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
+#include "tests/testing/child.h"
 
 namespace ipc::mqueue {
 namespace {
+
+using testing::Child;
 
 using ::testing::HasSubstr;
 
@@ -71,16 +73,17 @@ TEST(QueuePriorityTest, SenderOfTheRightPriorityIsWoken) {
   for (int round = 0; round < 20; ++round) {
     ASSERT_TRUE(queue.Send("low").ok());
     ASSERT_TRUE(queue.Send("high", {.priority = 1}).ok());
-    ChildProcess low([&] { return queue.Send("low", kPatience).ok() ? 0 : 1; });
-    ChildProcess high([&] {
+    Child low =
+        Child::Fork([&] { return queue.Send("low", kPatience).ok() ? 0 : 1; });
+    Child high = Child::Fork([&] {
       return queue.Send("high", {.timeout = kPatience, .priority = 1}).ok() ? 0
                                                                             : 1;
     });
     EXPECT_EQ(*queue.Receive(kPatience), "high");
-    EXPECT_EQ(high.Join(), 0);
+    EXPECT_EQ(high.Wait(), 0);
     EXPECT_EQ(*queue.Receive(kPatience), "high");
     EXPECT_EQ(*queue.Receive(kPatience), "low");
-    EXPECT_EQ(low.Join(), 0);
+    EXPECT_EQ(low.Wait(), 0);
     EXPECT_EQ(*queue.Receive(kPatience), "low");
   }
 }
@@ -141,19 +144,19 @@ TEST(QueuePolicyTest, OverwriteNeverWaits) {
   Queue queue = *Queue::CreateAnonymous(
       {.slots = 1, .full_policy = FullPolicy::kOverwriteOldest});
   ASSERT_TRUE(queue.Send("1").ok());
-  ChildProcess reader([&] {
+  Child reader = Child::Fork([&] {
     SlotRing::Claim claim;
     if (QueueTestPeer::BeginReceive(queue, &claim) != SlotRing::Outcome::kOk) {
       return 1;
     }
-    ChildProcess::StopSelf();
+    Child::StopSelf();
     return QueueTestPeer::ring(queue).CommitReceive(claim) ? 0 : 2;
   });
   reader.AwaitStop();
   EXPECT_TRUE(queue.Send("2").ok());
   EXPECT_EQ(queue.stats().dropped, 1u);
   reader.Continue();
-  EXPECT_EQ(reader.Join(), 0);
+  EXPECT_EQ(reader.Wait(), 0);
   EXPECT_TRUE(queue.Send("3").ok());
   EXPECT_EQ(*queue.Receive(), "3");
 }
@@ -164,7 +167,7 @@ TEST(QueuePolicyTest, OverwriteWhileOthersReceive) {
   Queue queue = *Queue::CreateAnonymous(
       {.slots = 4, .full_policy = FullPolicy::kOverwriteOldest});
   constexpr int kMessages = 100'000;
-  ChildProcess sender([&] {
+  Child sender = Child::Fork([&] {
     for (int i = 0; i < kMessages; ++i) {
       if (!queue.Send(absl::StrCat(i)).ok()) return 1;
     }
@@ -183,7 +186,7 @@ TEST(QueuePolicyTest, OverwriteWhileOthersReceive) {
     last = number;
     ++received;
   }
-  EXPECT_EQ(sender.Join(), 0);
+  EXPECT_EQ(sender.Wait(), 0);
   EXPECT_EQ(queue.stats().received, received);
   EXPECT_EQ(queue.stats().received + queue.stats().dropped,
             static_cast<uint64_t>(kMessages));
@@ -257,14 +260,14 @@ TEST(QueuePollTest, ReadableWhenThereIsAMessage) {
   EXPECT_EQ(Drain(queue), 1);
   EXPECT_FALSE(IsReadable(queue, absl::Milliseconds(20)));
   for (int i = 0; i < 100; ++i) {
-    ChildProcess child(
+    Child child = Child::Fork(
         [&] { return queue.Send("1").ok() && queue.Send("2").ok() ? 0 : 1; });
     int received = 0;
     while (received < 2) {
       ASSERT_TRUE(IsReadable(queue, kPatience));
       received += Drain(queue);
     }
-    EXPECT_EQ(child.Join(), 0);
+    EXPECT_EQ(child.Wait(), 0);
     EXPECT_FALSE(IsReadable(queue, absl::ZeroDuration()));
   }
   ASSERT_TRUE(queue.CloseForSend().ok());
@@ -278,7 +281,7 @@ TEST(QueuePollTest, ChildDoesNotDrainItsParents) {
   QueueTestPeer::SetParkTick(queue, kPatience);
   ASSERT_TRUE(queue.EnablePolling().ok());
   EXPECT_EQ(Drain(queue), 0);
-  ChildProcess child([&] {
+  Child child = Child::Fork([&] {
     if (queue.poll_fd() != -1 || !queue.Send("message").ok()) return 1;
     if (Drain(queue) != 1) return 2;
     return queue.EnablePolling().ok() && queue.poll_fd() >= 0 &&
@@ -286,7 +289,7 @@ TEST(QueuePollTest, ChildDoesNotDrainItsParents) {
                ? 0
                : 3;
   });
-  EXPECT_EQ(child.Join(), 0);
+  EXPECT_EQ(child.Wait(), 0);
   EXPECT_TRUE(IsReadable(queue, kPatience));
   EXPECT_EQ(Drain(queue), 1);
 }
@@ -313,15 +316,16 @@ TEST(QueuePollTest, TwoPollers) {
       if (!message.ok()) return absl::IsOutOfRange(message.status()) ? 0 : 2;
     }
   };
-  ChildProcess a(receive), b(receive);
+  Child a = Child::Fork(receive);
+  Child b = Child::Fork(receive);
   for (int i = 0; i < kMessages; ++i) {
     ASSERT_TRUE(queue.Send("message", kPatience).ok());
     // So that both come to wait now and then.
     if (i % 10 == 0) absl::SleepFor(absl::Microseconds(50));
   }
   ASSERT_TRUE(queue.CloseForSend().ok());
-  EXPECT_EQ(a.Join(), 0);
-  EXPECT_EQ(b.Join(), 0);
+  EXPECT_EQ(a.Wait(), 0);
+  EXPECT_EQ(b.Wait(), 0);
   EXPECT_EQ(queue.stats().received, static_cast<uint64_t>(kMessages));
 }
 
@@ -330,7 +334,7 @@ TEST(QueuePollTest, TickFindsWhatTheDeadDidNotTell) {
   Queue queue = *Queue::CreateAnonymous();
   ASSERT_TRUE(queue.EnablePolling().ok());
   EXPECT_EQ(Drain(queue), 0);
-  ChildProcess sender([&] {
+  Child sender = Child::Fork([&] {
     SlotRing::Claim claim;
     if (QueueTestPeer::BeginSend(queue, &claim) != SlotRing::Outcome::kOk) {
       return 1;
@@ -339,7 +343,7 @@ TEST(QueuePollTest, TickFindsWhatTheDeadDidNotTell) {
     // The commit alone, without the bell.
     return QueueTestPeer::ring(queue).CommitSend(claim) ? 0 : 2;
   });
-  EXPECT_EQ(sender.Join(), 0);
+  EXPECT_EQ(sender.Wait(), 0);
   EXPECT_TRUE(IsReadable(queue, kPatience));
   EXPECT_EQ(Drain(queue), 1);
 }

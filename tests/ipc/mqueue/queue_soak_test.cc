@@ -25,14 +25,16 @@
 #include "ipc/mqueue/block_word.h"
 #include "ipc/mqueue/message.h"
 #include "ipc/mqueue/queue.h"
-#include "tests/ipc/mqueue/child_process.h"
 #include "tests/ipc/mqueue/numbered_message.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
+#include "tests/testing/child.h"
 
 ABSL_FLAG(int, soak_seconds, 20, "how long to kill, all shapes together");
 
 namespace ipc::mqueue {
 namespace {
+
+using testing::Child;
 
 // Long enough never to pass unless something hangs.
 constexpr absl::Duration kPatience = absl::Seconds(60);
@@ -109,7 +111,7 @@ TEST_P(QueueSoakTest, RandomKills) {
   int senders = 0;
   const auto spawn_sender = [&] {
     const int id = senders++;
-    return ChildProcess([&queue, record, id, max_bytes] {
+    return Child::Fork([&queue, record, id, max_bytes] {
       for (uint64_t n = 0; n < Record::kPerSender && !record->stop; ++n) {
         const std::string text =
             NumberedMessage{static_cast<uint64_t>(id), n}.Encode(max_bytes);
@@ -129,7 +131,7 @@ TEST_P(QueueSoakTest, RandomKills) {
     });
   };
   const auto spawn_receiver = [&] {
-    return ChildProcess([&queue, record, &shape] {
+    return Child::Fork([&queue, record, &shape] {
       const auto got = [record](const std::optional<NumberedMessage>& message) {
         if (!message.has_value() || message->sender >= Record::kPeers ||
             message->number >= Record::kPerSender) {
@@ -152,7 +154,7 @@ TEST_P(QueueSoakTest, RandomKills) {
     });
   };
 
-  std::vector<ChildProcess> producers, consumers;
+  std::vector<Child> producers, consumers;
   for (int i = 0; i < 2; ++i) {
     producers.push_back(spawn_sender());
     consumers.push_back(spawn_receiver());
@@ -165,7 +167,7 @@ TEST_P(QueueSoakTest, RandomKills) {
     usleep(std::uniform_int_distribution<>(0, 20'000)(random));
     const bool producer = random() % 2 == 0;
     auto& victims = producer ? producers : consumers;
-    ChildProcess& victim = victims[random() % victims.size()];
+    Child& victim = victims[random() % victims.size()];
     if (random() % 4 == 0) {
       victim.Stop();
       usleep(std::uniform_int_distribution<>(0, 2'000)(random));
@@ -180,9 +182,9 @@ TEST_P(QueueSoakTest, RandomKills) {
     killed_consumers += producer ? 0 : 1;
   }
   record->stop.store(true);
-  for (ChildProcess& producer : producers) EXPECT_EQ(producer.Join(), 0);
+  for (Child& producer : producers) EXPECT_EQ(producer.Wait(), 0);
   ASSERT_TRUE(queue.CloseForSend().ok());
-  for (ChildProcess& consumer : consumers) EXPECT_EQ(consumer.Join(), 0);
+  for (Child& consumer : consumers) EXPECT_EQ(consumer.Wait(), 0);
   EXPECT_EQ(queue.Receive(kPatience).status().code(),
             absl::StatusCode::kOutOfRange);
 

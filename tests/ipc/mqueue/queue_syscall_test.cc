@@ -18,10 +18,12 @@
 #include "gtest/gtest.h"
 #include "ipc/mqueue/message.h"
 #include "ipc/mqueue/queue.h"
-#include "tests/ipc/mqueue/child_process.h"
+#include "tests/testing/child.h"
 
 namespace ipc::mqueue {
 namespace {
+
+using testing::Child;
 
 bool ForbidSystemCalls() {
   sock_filter filter[] = {
@@ -54,12 +56,12 @@ int SendAndReceive(Queue& queue, int rounds) {
 
 TEST(QueueSyscallTest, NoneWhileNobodyWaits) {
   Queue queue = *Queue::CreateAnonymous({.slots = 4});
-  ChildProcess child([&] {
+  Child child = Child::Fork([&] {
     // The first call in a child attaches.
     if (SendAndReceive(queue, 1) != 0 || !ForbidSystemCalls()) return 2;
     return SendAndReceive(queue, 10'000);
   });
-  EXPECT_EQ(child.Join(), 0);
+  EXPECT_EQ(child.Wait(), 0);
 }
 
 // The same with loans, in the arena, and acknowledged.
@@ -76,21 +78,21 @@ TEST(QueueSyscallTest, NoneForLoans) {
       }
       return 0;
     };
-    ChildProcess child([&] {
+    Child child = Child::Fork([&] {
       if (lend_and_receive(1) != 0 || !ForbidSystemCalls()) return 2;
       return lend_and_receive(10'000);
     });
-    EXPECT_EQ(child.Join(), 0);
+    EXPECT_EQ(child.Wait(), 0);
   }
 }
 
 // The filter does what this test relies on.
 TEST(QueueSyscallTest, FilterKills) {
-  ChildProcess child([] {
+  Child child = Child::Fork([] {
     if (!ForbidSystemCalls()) return 2;
     return getppid() > 0 ? 0 : 1;
   });
-  EXPECT_LT(child.Join(), 0);
+  EXPECT_LT(child.Wait(), 0);
 }
 
 }  // namespace

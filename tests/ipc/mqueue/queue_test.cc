@@ -27,11 +27,13 @@
 #include "ipc/base/unique_fd.h"
 #include "ipc/mqueue/layout.h"
 #include "ipc/mqueue/slot_word.h"
-#include "tests/ipc/mqueue/child_process.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
+#include "tests/testing/child.h"
 
 namespace ipc::mqueue {
 namespace {
+
+using testing::Child;
 
 using ::testing::HasSubstr;
 
@@ -65,7 +67,7 @@ TEST(QueueTest, test_put) {
 TEST(QueueTest, test_get) {
   Queue queue = *Queue::CreateAnonymous();
   EXPECT_EQ(*queue.TryReceive(), std::nullopt);
-  ChildProcess child([&] {
+  Child child = Child::Fork([&] {
     for (const char* message : {"1", "2", "3", "4"}) {
       if (!queue.Send(message).ok()) return 1;
     }
@@ -73,7 +75,7 @@ TEST(QueueTest, test_get) {
   });
   EXPECT_EQ(*queue.Receive(), "1");
   EXPECT_EQ(*queue.Receive(absl::Seconds(60)), "2");
-  EXPECT_EQ(child.Join(), 0);
+  EXPECT_EQ(child.Wait(), 0);
   EXPECT_EQ(*queue.TryReceive(), "3");
   std::byte byte;
   EXPECT_EQ(*queue.ReceiveInto(absl::MakeSpan(&byte, 1)), 1u);
@@ -87,7 +89,7 @@ TEST(QueueTest, test_get) {
 TEST(QueueTest, test_fork) {
   Queue queue = *Queue::CreateAnonymous();
   for (int i = 0; i < 10; ++i) ASSERT_TRUE(queue.Send(absl::StrCat(i)).ok());
-  ChildProcess child([&] {
+  Child child = Child::Fork([&] {
     for (int i = 10; i < 20; ++i) {
       if (!queue.Send(absl::StrCat(i)).ok()) return 1;
     }
@@ -95,7 +97,7 @@ TEST(QueueTest, test_fork) {
   });
   for (int i = 0; i < 20; ++i) EXPECT_EQ(*queue.Receive(), absl::StrCat(i));
   EXPECT_EQ(*queue.TryReceive(), std::nullopt);
-  EXPECT_EQ(child.Join(), 0);
+  EXPECT_EQ(child.Wait(), 0);
 }
 
 TEST(QueueTest, test_qsize) {
@@ -275,9 +277,9 @@ TEST(QueueTest, ParticipantsAreLimitedAndReusable) {
     EXPECT_EQ(Queue::FromFd(Duplicate(first)).status().code(),
               absl::StatusCode::kResourceExhausted);
   }
-  ChildProcess child([&] {
+  Child child = Child::Fork([&] {
     Queue queue = *Queue::FromFd(Duplicate(first));
-    ChildProcess::StopSelf();
+    Child::StopSelf();
     return 0;
   });
   child.AwaitStop();

@@ -18,10 +18,12 @@
 #include "gtest/gtest.h"
 #include "ipc/pipe/connection.h"
 #include "ipc/pipe/frame.h"
-#include "tests/ipc/pipe/child.h"
+#include "tests/testing/child.h"
 
 namespace ipc::pipe {
 namespace {
+
+using testing::Child;
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;

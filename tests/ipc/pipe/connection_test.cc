@@ -24,11 +24,15 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
+#include "ipc/base/wait_any.h"
 #include "ipc/pipe/frame.h"
-#include "tests/ipc/pipe/child.h"
+#include "tests/testing/child.h"
+#include "tests/testing/status_matchers.h"
 
 namespace ipc::pipe {
 namespace {
+
+using testing::Child;
 
 using ::absl::StatusCode;
 using ::testing::HasSubstr;
@@ -83,18 +87,32 @@ std::string Frame(absl::string_view payload) {
     ASSERT_TRUE(status_.ok()) << status_;                           \
   } while (false)
 
-// Two ends of a pipe or, if the parameter is true, of a socketpair.
-class ConnectionTest : public testing::TestWithParam<bool> {
+struct Kind {
+  bool duplex = false;  // a socketpair, not a pipe
+  bool read_ahead = false;
+};
+
+constexpr Kind kKinds[] = {{false, false}, {true, false}};
+constexpr Kind kKindsReadingAhead[] = {{false, true}, {true, true}};
+
+std::string NameOf(const ::testing::TestParamInfo<Kind>& info) {
+  return absl::StrCat(info.param.duplex ? "Socketpair" : "Pipe",
+                      info.param.read_ahead ? "ReadingAhead" : "");
+}
+
+// Two ends.
+class ConnectionTest : public ::testing::TestWithParam<Kind> {
  protected:
   void SetUp() override { Create({}); }
 
-  void Create(const Connection::Options& options) {
-    auto ends = Connection::CreatePair(GetParam(), options);
+  void Create(Connection::Options options) {
+    options.read_ahead = GetParam().read_ahead;
+    auto ends = Connection::CreatePair(GetParam().duplex, options);
     ASSERT_TRUE(ends.ok()) << ends.status();
     receiver_.emplace(std::move(ends->first));
     sender_.emplace(std::move(ends->second));
   }
-  bool duplex() const { return GetParam(); }
+  bool duplex() const { return GetParam().duplex; }
   Connection& receiver() { return *receiver_; }
   Connection& sender() { return *sender_; }
 
@@ -103,10 +121,20 @@ class ConnectionTest : public testing::TestWithParam<bool> {
   std::optional<Connection> sender_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Kinds, ConnectionTest, testing::Bool(),
-                         [](const auto& info) {
-                           return info.param ? "Socketpair" : "Pipe";
-                         });
+INSTANTIATE_TEST_SUITE_P(Kinds, ConnectionTest, ::testing::ValuesIn(kKinds),
+                         NameOf);
+INSTANTIATE_TEST_SUITE_P(KindsReadingAhead, ConnectionTest,
+                         ::testing::ValuesIn(kKindsReadingAhead), NameOf);
+
+// What holds as long as one's own message is all that is read.
+using TakingTurnsTest = ConnectionTest;
+INSTANTIATE_TEST_SUITE_P(Kinds, TakingTurnsTest, ::testing::ValuesIn(kKinds),
+                         NameOf);
+
+// What reading ahead changes.
+using ReadAheadTest = ConnectionTest;
+INSTANTIATE_TEST_SUITE_P(Kinds, ReadAheadTest,
+                         ::testing::ValuesIn(kKindsReadingAhead), NameOf);
 
 // ---- What CPython's own tests of Connection say, under their names.
 
@@ -182,7 +210,7 @@ TEST_P(ConnectionTest, Closing) {
 
 // Poll: an empty message is one.
 TEST_P(ConnectionTest, EmptyString) {
-  EXPECT_THAT(receiver().Poll(), testing::Truly([](const auto& ready) {
+  EXPECT_THAT(receiver().Poll(), ::testing::Truly([](const auto& ready) {
                 return ready.ok() && !*ready;
               }));
   EXPECT_SENDS(sender(), "");
@@ -565,7 +593,7 @@ TEST_P(ConnectionTest, ReceiveGoesOnAfterATimeout) {
       }
     }
   }
-  EXPECT_THAT(received, testing::ElementsAre("", "a", "bcdef"));
+  EXPECT_THAT(received, ::testing::ElementsAre("", "a", "bcdef"));
 }
 
 TEST_P(ConnectionTest, ASendThatWroteNothingMayBeRepeated) {
@@ -687,7 +715,7 @@ TEST_P(ConnectionTest, TimeoutsSurviveAStormOfSignals) {
 // ---- Several users of one end.
 
 // What is read belongs to one message, so another reader finds the next one.
-TEST_P(ConnectionTest, ReadersOfOneEndTakeTurns) {
+TEST_P(TakingTurnsTest, ReadersOfOneEndTakeTurns) {
   absl::StatusOr<Connection> other =
       Connection::FromFd(UniqueFd(fcntl(receiver().fd(), F_DUPFD, 0)));
   ASSERT_TRUE(other.ok()) << other.status();
@@ -697,7 +725,7 @@ TEST_P(ConnectionTest, ReadersOfOneEndTakeTurns) {
   }
 }
 
-TEST_P(ConnectionTest, ReleaseHandsOnTheNextMessage) {
+TEST_P(TakingTurnsTest, ReleaseHandsOnTheNextMessage) {
   EXPECT_SENDS(sender(), "first");
   EXPECT_SENDS(sender(), "second");
   EXPECT_RECEIVES(receiver(), "first");
@@ -717,6 +745,99 @@ TEST_P(ConnectionTest, ReleaseInsideAMessageIsRefused) {
   WriteRaw(sender().fd(), "bc");
   EXPECT_RECEIVES(receiver(), "abc");
   EXPECT_CODE(receiver().Release().status(), StatusCode::kOk);
+}
+
+TEST_P(ReadAheadTest, WhatWasReadIsReadyWithoutTheDescriptor) {
+  for (const char* message : {"first", "", "third"}) {
+    EXPECT_SENDS(sender(), message);
+  }
+  EXPECT_FALSE(receiver().is_ready());
+  EXPECT_RECEIVES(receiver(), "first");
+  pollfd p = {.fd = receiver().poll_fd(), .events = POLLIN, .revents = 0};
+  EXPECT_EQ(poll(&p, 1, 0), 0) << "the kernel has nothing left";
+  EXPECT_TRUE(receiver().is_ready());
+  EXPECT_THAT(receiver().Poll(), IsOkAndHolds(true));
+  EXPECT_THAT(WaitAny({&receiver()}, kLong),
+              IsOkAndHolds(std::vector<size_t>{0}));
+  EXPECT_RECEIVES(receiver(), "");
+  EXPECT_RECEIVES(receiver(), "third");
+  EXPECT_FALSE(receiver().is_ready());
+  EXPECT_THAT(receiver().Poll(), IsOkAndHolds(false));
+}
+
+TEST_P(ReadAheadTest, ReleaseLosesNothing) {
+  EXPECT_SENDS(sender(), "first");
+  EXPECT_SENDS(sender(), "second");
+  EXPECT_RECEIVES(receiver(), "first");
+  EXPECT_CODE(receiver().Release().status(), StatusCode::kFailedPrecondition);
+  EXPECT_RECEIVES(receiver(), "second");
+  EXPECT_CODE(receiver().Release().status(), StatusCode::kOk);
+}
+
+// Small ones, such that fill the buffer, and such that do not go through it, by
+// all ways to receive.
+TEST_P(ReadAheadTest, WaysOfReceivingMayBeMixed) {
+  std::vector<std::string> messages;
+  for (const size_t size :
+       {7, 0, 100, 20'000, 40'000, 1, 65'532, 65'536, 3, 200'000, 10, 30'000}) {
+    for (int i = 0; i < 12; ++i) messages.push_back(Pattern(size));
+  }
+  Child child = Child::Fork([&] {
+    receiver().Close();
+    for (const std::string& message : messages) {
+      if (!sender().Send(message, kLong).ok()) return 1;
+    }
+    return 0;
+  });
+  sender().Close();
+  std::vector<std::string> received;
+  std::string buffer(200'000, '\0');
+  for (int turn = 0; received.size() < messages.size(); ++turn) {
+    if (turn % 3 == 0) {
+      absl::StatusOr<std::string> message = receiver().Receive(kLong);
+      ASSERT_TRUE(message.ok()) << message.status();
+      received.push_back(*std::move(message));
+    } else if (turn % 3 == 1) {
+      const absl::StatusOr<size_t> size = receiver().ReceiveInto(
+          absl::MakeSpan(reinterpret_cast<std::byte*>(buffer.data()),
+                         buffer.size()),
+          kLong);
+      ASSERT_TRUE(size.ok()) << size.status();
+      received.push_back(buffer.substr(0, *size));
+    } else if (turn % 9 == 2) {
+      absl::StatusOr<std::vector<std::string>> batch =
+          receiver().ReceiveBatch(kLong);
+      ASSERT_TRUE(batch.ok()) << batch.status();
+      for (std::string& message : *batch) received.push_back(message);
+    }
+  }
+  EXPECT_TRUE(received == messages);
+  EXPECT_CODE(receiver().Receive(kLong).status(), StatusCode::kOutOfRange);
+  EXPECT_EQ(child.Wait(), 0);
+}
+
+TEST(SocketpairTest, ReadingAheadRefusesDescriptors) {
+  auto ends = Connection::CreatePair(/*duplex=*/true, {.read_ahead = true});
+  ASSERT_TRUE(ends.ok()) << ends.status();
+  const absl::Status status =
+      ends->first.ReceiveFds(1, absl::ZeroDuration()).status();
+  EXPECT_CODE(status, StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("read_ahead"));
+}
+
+// The kernel keeps as much as it was asked to, or as it may.
+TEST_P(ConnectionTest, BufferBytesAreWhatCanBeSentUnread) {
+  const auto room = [&] {
+    size_t sent = 0;
+    while (sender().Send(Pattern(4000), absl::ZeroDuration()).ok()) ++sent;
+    return sent;
+  };
+  const size_t before = room();
+  Create({.buffer_bytes = size_t{1} << 19});
+  EXPECT_GE(room(), before * 3 / 2);
+  // More than any system allows is no error.
+  Create({.buffer_bytes = SIZE_MAX});
+  EXPECT_GE(room(), before * 3 / 2);
 }
 
 // The kernel does not mix writes to a pipe of up to PIPE_BUF bytes.

@@ -19,10 +19,12 @@
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/pipe/connection.h"
-#include "tests/ipc/pipe/child.h"
+#include "tests/testing/child.h"
 
 namespace ipc::pipe {
 namespace {
+
+using testing::Child;
 
 using ::testing::HasSubstr;
 

@@ -18,10 +18,12 @@
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/pipe/connection.h"
-#include "tests/ipc/pipe/child.h"
+#include "tests/testing/child.h"
 
 namespace ipc::pipe {
 namespace {
+
+using testing::Child;
 
 constexpr absl::Duration kLong = absl::Minutes(5);
 constexpr size_t kSizes[] = {0, 1, 16384, 16385, 1 << 20};
@@ -52,7 +54,7 @@ struct Ends {
   Connection& sender() { return ours.back(); }
 };
 
-class PythonPeerTest : public testing::TestWithParam<bool> {
+class PythonPeerTest : public ::testing::TestWithParam<bool> {
  protected:
   static Ends Connect(const Connection::Options& options = {}) {
     Ends ends;
@@ -93,7 +95,7 @@ class PythonPeerTest : public testing::TestWithParam<bool> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Kinds, PythonPeerTest, testing::Bool(),
+INSTANTIATE_TEST_SUITE_P(Kinds, PythonPeerTest, ::testing::Bool(),
                          [](const auto& info) {
                            return info.param ? "Socketpair" : "TwoPipes";
                          });

@@ -28,10 +28,12 @@
 #include "ipc/pipe/ring.h"
 #include "ipc/pipe/ring_layout.h"
 #include "ipc/pipe/ring_memory.h"
-#include "tests/ipc/pipe/child.h"
+#include "tests/testing/child.h"
 
 namespace ipc::pipe {
 namespace {
+
+using testing::Child;
 
 using internal::kPadding;
 using internal::PackHeader;

@@ -37,12 +37,13 @@
 #include "ipc/pipe/ring.h"
 #include "ipc/pipe/ring_layout.h"
 #include "ipc/pipe/ring_memory.h"
-#include "tests/ipc/pipe/child.h"
+#include "tests/testing/child.h"
 #include "tests/testing/kill_points.h"
 
 namespace ipc::pipe {
 namespace {
 
+using testing::Child;
 using testing::KillPoint;
 
 #ifdef __OPTIMIZE__

@@ -17,10 +17,12 @@
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/pipe/ring.h"
-#include "tests/ipc/pipe/child.h"
+#include "tests/testing/child.h"
 
 namespace ipc::pipe {
 namespace {
+
+using testing::Child;
 
 bool ForbidSystemCalls() {
   sock_filter filter[] = {

@@ -28,10 +28,12 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
-#include "tests/ipc/pipe/child.h"
+#include "tests/testing/child.h"
 
 namespace ipc::pipe {
 namespace {
+
+using testing::Child;
 
 using ::testing::HasSubstr;
 

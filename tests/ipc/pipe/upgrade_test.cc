@@ -12,11 +12,13 @@
 #include "ipc/base/wait_any.h"
 #include "ipc/pipe/connection.h"
 #include "ipc/pipe/ring.h"
-#include "tests/ipc/pipe/child.h"
+#include "tests/testing/child.h"
 #include "tests/testing/status_matchers.h"
 
 namespace ipc::pipe {
 namespace {
+
+using testing::Child;
 
 using ::absl::StatusCode;
 using ::testing::ElementsAre;

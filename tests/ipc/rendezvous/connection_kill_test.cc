@@ -23,8 +23,8 @@
 #include "ipc/rendezvous/address.h"
 #include "ipc/rendezvous/connect.h"
 #include "ipc/rendezvous/listener.h"
-#include "tests/ipc/pipe/child.h"
 #include "tests/ipc/rendezvous/temp_directory.h"
+#include "tests/testing/child.h"
 #include "tests/testing/kill_points.h"
 #include "tests/testing/status_matchers.h"
 
@@ -32,8 +32,8 @@ namespace ipc::rendezvous {
 namespace {
 
 using ::absl::StatusCode;
-using ::ipc::pipe::Child;
 using ::ipc::pipe::Connection;
+using ::ipc::testing::Child;
 using ::testing::AnyOf;
 using ::testing::HasSubstr;
 

@@ -29,8 +29,8 @@
 #include "ipc/pipe/connection.h"
 #include "ipc/rendezvous/address.h"
 #include "ipc/rendezvous/connect.h"
-#include "tests/ipc/pipe/child.h"
 #include "tests/ipc/rendezvous/temp_directory.h"
+#include "tests/testing/child.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/unique_name.h"
 
@@ -38,8 +38,8 @@ namespace ipc::rendezvous {
 namespace {
 
 using ::absl::StatusCode;
-using ::ipc::pipe::Child;
 using ::ipc::pipe::Connection;
+using ::ipc::testing::Child;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;

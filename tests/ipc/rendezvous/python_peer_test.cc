@@ -21,8 +21,8 @@
 #include "ipc/rendezvous/address.h"
 #include "ipc/rendezvous/connect.h"
 #include "ipc/rendezvous/listener.h"
-#include "tests/ipc/pipe/child.h"
 #include "tests/ipc/rendezvous/temp_directory.h"
+#include "tests/testing/child.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/unique_name.h"
 
@@ -30,7 +30,7 @@ namespace ipc::rendezvous {
 namespace {
 
 using ::absl::StatusCode;
-using ::ipc::pipe::Child;
+using ::ipc::testing::Child;
 using ::testing::HasSubstr;
 
 constexpr absl::Duration kLong = absl::Minutes(2);

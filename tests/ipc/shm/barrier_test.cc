@@ -12,11 +12,13 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/shm/segment.h"
-#include "tests/ipc/shm/child.h"
+#include "tests/testing/child.h"
 #include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {
+
+using testing::Child;
 
 using ::testing::HasSubstr;
 

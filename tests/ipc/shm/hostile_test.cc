@@ -56,12 +56,14 @@
 #include "ipc/shm/shared_mutex.h"
 #include "ipc/shm/value.h"
 #include "ipc/shm/vector.h"
-#include "tests/ipc/shm/child.h"
 #include "tests/ipc/shm/memory_names.h"
+#include "tests/testing/child.h"
 #include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {
+
+using testing::Child;
 
 using internal::HeaderSize;
 using internal::RobustLock;

@@ -18,11 +18,13 @@
 #include "ipc/shm/recursive_mutex.h"
 #include "ipc/shm/segment.h"
 #include "ipc/shm/shared_mutex.h"
-#include "tests/ipc/shm/child.h"
+#include "tests/testing/child.h"
 #include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {
+
+using testing::Child;
 
 using ::testing::HasSubstr;
 

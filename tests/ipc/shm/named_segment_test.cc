@@ -30,12 +30,14 @@
 #include "ipc/shm/segment_layout.h"
 #include "ipc/shm/semaphore.h"
 #include "ipc/shm/value.h"
-#include "tests/ipc/shm/child.h"
+#include "tests/testing/child.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/unique_name.h"
 
 namespace ipc::shm {
 namespace {
+
+using testing::Child;
 
 using ::testing::Contains;
 using ::testing::HasSubstr;

@@ -15,11 +15,13 @@
 #include "ipc/base/memory.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/shm/segment_layout.h"
-#include "tests/ipc/shm/child.h"
+#include "tests/testing/child.h"
 #include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {
+
+using testing::Child;
 
 using ::testing::Each;
 using ::testing::HasSubstr;

@@ -21,13 +21,15 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/shm/shared_memory.h"
-#include "tests/ipc/shm/child.h"
 #include "tests/ipc/shm/memory_names.h"
 #include "tests/ipc/shm/python_peer.h"
+#include "tests/testing/child.h"
 #include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {
+
+using testing::Child;
 
 using ::testing::_;
 using ::testing::AllOf;

@@ -44,7 +44,7 @@
 #include "ipc/shm/shared_mutex.h"
 #include "ipc/shm/value.h"
 #include "ipc/shm/vector.h"
-#include "tests/ipc/shm/child.h"
+#include "tests/testing/child.h"
 #include "tests/testing/kill_points.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/unique_name.h"
@@ -52,6 +52,7 @@
 namespace ipc::shm {
 namespace {
 
+using testing::Child;
 using testing::KillPoint;
 
 #ifdef __OPTIMIZE__
@@ -138,8 +139,10 @@ class World {
       return condition->Wait(*mutex, kPatience).ok() ? 0 : 1;
     }));
     ASSERT_TRUE(other->Hear());
-    // Once it has given the mutex back it waits.
-    const std::lock_guard<Mutex> lock(*mutex);
+    // Once it has given the mutex back it is in the table, and then it falls
+    // asleep. How it is woken depends on that.
+    { const std::lock_guard<Mutex> lock(*mutex); }
+    other->AwaitSleep();
   }
 
   Segment segment = *Segment::CreateAnonymous(1 << 16);

@@ -9,11 +9,13 @@
 #include "gtest/gtest.h"
 #include "ipc/shm/array.h"
 #include "ipc/shm/value.h"
-#include "tests/ipc/shm/child.h"
+#include "tests/testing/child.h"
 #include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {
+
+using testing::Child;
 
 // Sanitizers make everything many times slower.
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)

@@ -21,11 +21,13 @@
 #include "ipc/base/unique_fd.h"
 #include "ipc/shm/segment.h"
 #include "ipc/shm/value_layout.h"
-#include "tests/ipc/shm/child.h"
+#include "tests/testing/child.h"
 #include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
 namespace {
+
+using testing::Child;
 
 using ::testing::AllOf;
 using ::testing::Each;

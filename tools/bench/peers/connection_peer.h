@@ -19,11 +19,13 @@
 
 namespace bench {
 
-template <bool kDuplex>
+template <bool kDuplex, bool kReadAhead = false, size_t kBufferBytes = 0>
 class ConnectionPeer {
  public:
-  static constexpr const char* kName =
-      kDuplex ? "Connection, sockets" : "Connection, pipe";
+  static constexpr const char* kName = kReadAhead ? "Connection, reads ahead"
+                                       : kBufferBytes != 0
+                                           ? "Connection, large buffer"
+                                           : "Connection";
 
   explicit ConnectionPeer(const Load& load)
       : bytes_(load.bytes), ends_(Create()) {}
@@ -63,7 +65,8 @@ class ConnectionPeer {
 
  protected:
   static std::pair<ipc::pipe::Connection, ipc::pipe::Connection> Create() {
-    auto ends = ipc::pipe::Connection::CreatePair(kDuplex);
+    auto ends = ipc::pipe::Connection::CreatePair(
+        kDuplex, {.read_ahead = kReadAhead, .buffer_bytes = kBufferBytes});
     if (!ends.ok()) Die("Connection::CreatePair");
     return *std::move(ends);
   }
@@ -72,15 +75,11 @@ class ConnectionPeer {
   std::pair<ipc::pipe::Connection, ipc::pipe::Connection> ends_;
 };
 
-using PipeConnectionPeer = ConnectionPeer<false>;
-using SocketConnectionPeer = ConnectionPeer<true>;
-
 // Many messages in each system call.
 template <bool kDuplex>
 class BatchPeer : public ConnectionPeer<kDuplex> {
  public:
-  static constexpr const char* kName =
-      kDuplex ? "SendBatch, sockets" : "SendBatch, pipe";
+  static constexpr char kName[] = "SendBatch";
   static constexpr size_t kBatch = 64;
 
   using ConnectionPeer<kDuplex>::ConnectionPeer;

@@ -1,5 +1,6 @@
-#include "tests/ipc/shm/child.h"
+#include "tests/testing/child.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -10,8 +11,9 @@
 #include <cstdlib>
 
 #include "ipc/base/posix_error.h"
+#include "tests/testing/process_state.h"
 
-namespace ipc::shm {
+namespace ipc::testing {
 namespace {
 
 void CheckThat(bool holds, const char* what) {
@@ -58,13 +60,37 @@ Child Child::Fork(const std::function<int(Side)>& body) {
   return Child(pid, std::move(ours));
 }
 
+Child Child::Fork(const std::function<int()>& body) {
+  return Fork([&](Side) { return body(); });
+}
+
+Child& Child::operator=(Child&& other) noexcept {
+  std::swap(pid_, other.pid_);
+  std::swap(socket_, other.socket_);
+  return *this;
+}
+
 Child::~Child() {
   if (pid_ <= 0) return;
   kill(pid_, SIGKILL);
   Wait();
 }
 
-void Child::AwaitStop() const { Await(pid_, WSTOPPED | WEXITED); }
+void Child::StopSelf() { kill(getpid(), SIGSTOP); }
+
+void Child::AwaitStop() const {
+  CheckThat(Await(pid_, WSTOPPED | WEXITED).si_code == CLD_STOPPED,
+            "the child has ended instead of stopping");
+}
+
+void Child::AwaitSleep() const {
+  while (true) {
+    const char state = testing::ProcessState(pid_);
+    if (state == 'S') return;
+    CheckThat(state != 'Z' && state != '?', "the child has ended");
+    sched_yield();
+  }
+}
 
 void Child::Stop() const {
   kill(pid_, SIGSTOP);
@@ -86,4 +112,4 @@ int Child::Wait() {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
-}  // namespace ipc::shm
+}  // namespace ipc::testing

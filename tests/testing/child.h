@@ -9,8 +9,8 @@
 //     return guard.ok() ? 0 : 1;
 //   });
 //   ASSERT_TRUE(child.Hear());
-#ifndef TESTS_IPC_SHM_CHILD_H_
-#define TESTS_IPC_SHM_CHILD_H_
+#ifndef TESTS_TESTING_CHILD_H_
+#define TESTS_TESTING_CHILD_H_
 
 #include <sys/types.h>
 
@@ -19,7 +19,7 @@
 
 #include "ipc/base/unique_fd.h"
 
-namespace ipc::shm {
+namespace ipc::testing {
 
 class Child {
  public:
@@ -37,11 +37,13 @@ class Child {
   // Runs `body` in a child, whose exit status is what it returns. The child
   // dies with the test.
   static Child Fork(const std::function<int(Side)>& body);
+  static Child Fork(const std::function<int()>& body);
 
   Child(Child&& other) noexcept
       : pid_(std::exchange(other.pid_, -1)),
         socket_(std::move(other.socket_)) {}
-  Child& operator=(Child&&) = delete;
+  Child& operator=(Child&& other) noexcept;
+  // SIGKILL, and reaps it.
   ~Child();
 
   pid_t pid() const { return pid_; }
@@ -49,8 +51,12 @@ class Child {
   // False if the child has exited instead.
   bool Hear() const { return Side(socket_.get()).Hear(); }
 
+  // In the child: a point at which to be killed or continued.
+  static void StopSelf();
   // Returns when the child has stopped itself.
   void AwaitStop() const;
+  // Returns when the child sleeps in a system call.
+  void AwaitSleep() const;
   // SIGSTOP; returns when the child has stopped.
   void Stop() const;
   void Continue() const;
@@ -66,6 +72,6 @@ class Child {
   UniqueFd socket_;
 };
 
-}  // namespace ipc::shm
+}  // namespace ipc::testing
 
-#endif  // TESTS_IPC_SHM_CHILD_H_
+#endif  // TESTS_TESTING_CHILD_H_
