@@ -17,7 +17,7 @@ int64_t Now() {
 
 }  // namespace
 
-Deadline Deadline::After(absl::Duration timeout) {
+Deadline Deadline::FromNow(absl::Duration timeout) {
   // ToInt64Nanoseconds saturates, so a very long time-out is infinite.
   const int64_t nanoseconds =
       absl::ToInt64Nanoseconds(std::max(timeout, absl::ZeroDuration()));

@@ -29,7 +29,9 @@ class Deadline {
   // Never passes.
   static Deadline Infinite() { return Deadline(kInfinite); }
   // Passes `timeout` from now; at once if that is zero or less.
-  static Deadline After(absl::Duration timeout);
+  static Deadline After(absl::Duration timeout) {
+    return timeout == absl::InfiniteDuration() ? Infinite() : FromNow(timeout);
+  }
 
   bool is_infinite() const { return nanoseconds_ == kInfinite; }
   bool HasPassed() const;
@@ -50,6 +52,7 @@ class Deadline {
  private:
   static constexpr int64_t kInfinite = INT64_MAX;
 
+  static Deadline FromNow(absl::Duration timeout);
   explicit Deadline(int64_t nanoseconds) : nanoseconds_(nanoseconds) {}
 
   int64_t nanoseconds_;  // of CLOCK_MONOTONIC

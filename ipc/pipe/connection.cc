@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +19,12 @@
 
 namespace ipc::pipe {
 namespace {
+
+// A message of no more is copied behind its header.
+constexpr size_t kCopiedBytes = 1024;
+
+// What is read of a larger message is not worth a copy.
+constexpr size_t kLargeBytes = Connection::kBatchBytes / 4;
 
 // What FromFd learns about a descriptor.
 struct Direction {
@@ -146,21 +153,17 @@ std::string Connection::Name() const {
                       fd_.get());
 }
 
-absl::Status Connection::CheckReceive() const {
+absl::Status Connection::ReceiveRefusal() const {
   if (!fd_.ok()) {
     return absl::FailedPreconditionError(
         "receiving on a connection that is closed or moved from");
   }
-  if (!readable_) {
-    return absl::PermissionDeniedError(absl::StrCat(
-        Name(),
-        " can only send: receive on the other end, or create the pair "
-        "duplex"));
-  }
-  return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrCat(
+      Name(),
+      " can only send: receive on the other end, or create the pair duplex"));
 }
 
-absl::Status Connection::CheckSend() const {
+absl::Status Connection::SendRefusal() const {
   if (!fd_.ok()) {
     return absl::FailedPreconditionError(
         "sending on a connection that is closed or moved from");
@@ -179,8 +182,7 @@ absl::Status Connection::CheckSend() const {
   return send_status_;
 }
 
-absl::Status Connection::CheckSize(size_t bytes) const {
-  if (bytes <= max_message_bytes_) return absl::OkStatus();
+absl::Status Connection::TooLarge(size_t bytes) const {
   return absl::ResourceExhaustedError(absl::StrCat(
       "sending on ", Name(), ": a message of ", bytes,
       " bytes exceeds the limit of ", max_message_bytes_,
@@ -194,19 +196,26 @@ absl::Status Connection::Send(absl::string_view message,
 
 absl::Status Connection::Send(absl::Span<const std::byte> message,
                               absl::Duration timeout) {
-  if (absl::Status status = CheckSize(message.size()); !status.ok()) {
-    return status;
-  }
+  if (message.size() > max_message_bytes_) return TooLarge(message.size());
   const FrameHeader header = EncodeFrameHeader(message.size());
+  if (message.size() <= kCopiedBytes) {
+    // The kernel is faster with one part than with two.
+    std::byte frame[FrameHeader::kLongSize + kCopiedBytes];
+    const size_t header_size = header.bytes().size();
+    std::memcpy(frame, header.bytes().data(), header_size);
+    if (!message.empty()) {
+      std::memcpy(frame + header_size, message.data(), message.size());
+    }
+    iovec part = PartOf({frame, header_size + message.size()});
+    return SendFrame(absl::MakeSpan(&part, 1), timeout);
+  }
   std::array<iovec, 2> parts = {PartOf(header.bytes()), PartOf(message)};
   return SendFrame(absl::MakeSpan(parts), timeout);
 }
 
 absl::Status Connection::Send(const absl::Cord& message,
                               absl::Duration timeout) {
-  if (absl::Status status = CheckSize(message.size()); !status.ok()) {
-    return status;
-  }
+  if (message.size() > max_message_bytes_) return TooLarge(message.size());
   const FrameHeader header = EncodeFrameHeader(message.size());
   std::vector<iovec> parts = {PartOf(header.bytes())};
   for (const absl::string_view chunk : message.Chunks()) {
@@ -217,7 +226,7 @@ absl::Status Connection::Send(const absl::Cord& message,
 
 absl::Status Connection::SendFrame(absl::Span<iovec> parts,
                                    absl::Duration timeout) {
-  if (absl::Status status = CheckSend(); !status.ok()) return status;
+  if (!CanSend()) return SendRefusal();
   size_t total = 0;
   for (const iovec& part : parts) total += part.iov_len;
   size_t written = 0;
@@ -246,14 +255,14 @@ absl::Status Connection::SendError(const absl::Status& status, size_t written,
 
 absl::StatusOr<size_t> Connection::SendBatch(
     absl::Span<const absl::string_view> messages, absl::Duration timeout) {
-  if (absl::Status status = CheckSend(); !status.ok()) return status;
+  if (!CanSend()) return SendRefusal();
   std::vector<FrameHeader> headers;
   std::vector<iovec> parts;
   headers.reserve(messages.size());
   parts.reserve(2 * messages.size());
   for (const absl::string_view message : messages) {
-    if (absl::Status status = CheckSize(message.size()); !status.ok()) {
-      return Annotate(status,
+    if (message.size() > max_message_bytes_) {
+      return Annotate(TooLarge(message.size()),
                       absl::StrCat("message ", headers.size(), " of a batch"));
     }
     headers.push_back(EncodeFrameHeader(message.size()));
@@ -283,11 +292,20 @@ absl::StatusOr<size_t> Connection::SendBatch(
 }
 
 absl::StatusOr<std::string> Connection::Receive(absl::Duration timeout) {
-  if (absl::Status status = CheckReceive(); !status.ok()) return status;
-  absl::Status status = ReadFrame(Deadline::After(timeout));
+  if (!CanReceive()) return ReceiveRefusal();
+  const Deadline deadline = Deadline::After(timeout);
+  absl::Status status = Prefetch(deadline);
+  if (status.ok()) {
+    if (const auto frame = TakeAhead(max_message_bytes_)) {
+      return std::string(reinterpret_cast<const char*>(frame->data()),
+                         frame->size());
+    }
+    status = ReadFrame(deadline);
+  }
   if (!status.ok()) {
     return Annotate(status, absl::StrCat("receiving on ", Name()));
   }
+  expects_large_ = *decoder_.payload_bytes() >= kLargeBytes;
   return decoder_.TakeFrame();
 }
 
@@ -299,7 +317,7 @@ absl::StatusOr<absl::Cord> Connection::ReceiveCord(absl::Duration timeout) {
 
 absl::StatusOr<std::vector<std::string>> Connection::ReceiveBatch(
     absl::Duration timeout) {
-  if (absl::Status status = CheckReceive(); !status.ok()) return status;
+  if (!CanReceive()) return ReceiveRefusal();
   const Deadline deadline = Deadline::After(timeout);
   const std::string context = absl::StrCat("receiving on ", Name());
   std::vector<std::string> messages;
@@ -338,7 +356,7 @@ absl::Status Connection::CheckUnixSocket(absl::string_view operation) const {
 
 absl::Status Connection::SendFds(absl::Span<const int> fds,
                                  absl::Duration timeout) {
-  if (absl::Status status = CheckSend(); !status.ok()) return status;
+  if (!CanSend()) return SendRefusal();
   const std::string context = "sending descriptors on";
   if (absl::Status status = CheckUnixSocket(context); !status.ok()) {
     return status;
@@ -353,7 +371,7 @@ absl::Status Connection::SendFds(absl::Span<const int> fds,
 
 absl::StatusOr<std::vector<UniqueFd>> Connection::ReceiveFds(
     size_t max, absl::Duration timeout) {
-  if (absl::Status status = CheckReceive(); !status.ok()) return status;
+  if (!CanReceive()) return ReceiveRefusal();
   const std::string context = "receiving descriptors on";
   if (absl::Status status = CheckUnixSocket(context); !status.ok()) {
     return status;
@@ -398,9 +416,16 @@ absl::StatusOr<PeerCredentials> Connection::peer() const {
 
 absl::StatusOr<size_t> Connection::ReceiveInto(absl::Span<std::byte> buffer,
                                                absl::Duration timeout) {
-  if (absl::Status status = CheckReceive(); !status.ok()) return status;
+  if (!CanReceive()) return ReceiveRefusal();
   const Deadline deadline = Deadline::After(timeout);
-  absl::Status status = ReadHeader(deadline);
+  absl::Status status = Prefetch(deadline);
+  if (status.ok()) {
+    if (const auto frame = TakeAhead(buffer.size())) {
+      std::copy(frame->begin(), frame->end(), buffer.begin());
+      return frame->size();
+    }
+    status = ReadHeader(deadline);
+  }
   if (status.ok()) {
     const size_t size = *decoder_.payload_bytes();
     if (size > buffer.size()) {
@@ -411,10 +436,27 @@ absl::StatusOr<size_t> Connection::ReceiveInto(absl::Span<std::byte> buffer,
                        "Receive"));
     } else {
       status = ReadPayload(buffer.first(size), deadline);
-      if (status.ok()) return size;
+      if (status.ok()) {
+        expects_large_ = size >= kLargeBytes;
+        return size;
+      }
     }
   }
   return Annotate(status, absl::StrCat("receiving on ", Name()));
+}
+
+std::optional<absl::Span<const std::byte>> Connection::TakeAhead(
+    size_t max_bytes) {
+  if (!decoder_.at_boundary()) return std::nullopt;
+  return TakeWholeFrame(ahead_, std::min(max_bytes, max_message_bytes_));
+}
+
+absl::Status Connection::Prefetch(Deadline deadline) {
+  if (!read_ahead_ || expects_large_ || !ahead_.empty() ||
+      !decoder_.at_boundary()) {
+    return absl::OkStatus();
+  }
+  return ReadAhead(deadline);
 }
 
 absl::Status Connection::ReadOnce(Deadline deadline) {
@@ -427,8 +469,7 @@ absl::Status Connection::ReadOnce(Deadline deadline) {
 absl::StatusOr<size_t> Connection::Read(absl::Span<std::byte> bytes,
                                         Deadline deadline) {
   if (ahead_.empty()) {
-    // So many are worth no copy.
-    if (!read_ahead_ || bytes.size() >= kBatchBytes / 4) {
+    if (!read_ahead_ || expects_large_ || bytes.size() >= kLargeBytes) {
       absl::StatusOr<size_t> n = ReadSome(stream(), bytes, deadline);
       if (!n.ok()) return ReceiveError(n.status());
       return n;
@@ -499,7 +540,7 @@ absl::Status Connection::ReceiveError(const absl::Status& status) const {
 }
 
 absl::StatusOr<bool> Connection::Poll(absl::Duration timeout) {
-  if (absl::Status status = CheckReceive(); !status.ok()) return status;
+  if (!CanReceive()) return ReceiveRefusal();
   if (!decoder_.status().ok()) return decoder_.status();
   if (!ahead_.empty()) return true;
   absl::StatusOr<bool> ready =
@@ -511,7 +552,7 @@ absl::StatusOr<bool> Connection::Poll(absl::Duration timeout) {
 }
 
 absl::Status Connection::ShutdownSend() {
-  if (absl::Status status = CheckSend(); !status.ok()) return status;
+  if (!CanSend()) return SendRefusal();
   if (kind_ == StreamKind::kPipe) {
     return absl::FailedPreconditionError(absl::StrCat(
         Name(), " has one direction only: Close it to end the stream"));

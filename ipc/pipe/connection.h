@@ -76,6 +76,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -238,14 +239,18 @@ class Connection final : public Waitable {
   Stream stream() const { return {.fd = fd_.get(), .kind = kind_}; }
   std::string Name() const;
   absl::Status CheckUnixSocket(absl::string_view operation) const;
-  absl::Status CheckSize(size_t bytes) const;
+  absl::Status TooLarge(size_t bytes) const;
   // Writes the parts of one frame.
   absl::Status SendFrame(absl::Span<iovec> parts, absl::Duration timeout);
   // `status` has ended a frame after `written` of its `total` bytes.
   absl::Status SendError(const absl::Status& status, size_t written,
                          size_t total);
-  absl::Status CheckReceive() const;
-  absl::Status CheckSend() const;
+  bool CanReceive() const { return fd_.ok() && readable_; }
+  absl::Status ReceiveRefusal() const;  // why it cannot
+  bool CanSend() const {
+    return fd_.ok() && writable_ && !is_shut_ && send_status_.ok();
+  }
+  absl::Status SendRefusal() const;
   // Reads until the decoder knows the size of the message, or has all of it.
   absl::Status ReadHeader(Deadline deadline);
   absl::Status ReadFrame(Deadline deadline);
@@ -254,6 +259,10 @@ class Connection final : public Waitable {
   absl::StatusOr<size_t> Read(absl::Span<std::byte> bytes, Deadline deadline);
   // Fills `ahead_`, which is empty; it stays so at the end of the stream.
   absl::Status ReadAhead(Deadline deadline);
+  // The same if it is to be done before a message.
+  absl::Status Prefetch(Deadline deadline);
+  // The next message, of at most `max_bytes`, if all of it was read ahead.
+  std::optional<absl::Span<const std::byte>> TakeAhead(size_t max_bytes);
   // The rest of a message straight into `buffer`, of its exact size.
   absl::Status ReadPayload(absl::Span<std::byte> buffer, Deadline deadline);
   // What a failed read means at this point of the stream.
@@ -267,6 +276,7 @@ class Connection final : public Waitable {
   // Of the receiving thread.
   FrameDecoder decoder_;
   bool read_ahead_;
+  bool expects_large_ = false;  // as the last one was: not to be read ahead
   std::unique_ptr<std::byte[]> buffer_;     // kBatchBytes, once it is needed
   absl::Span<const std::byte> ahead_ = {};  // of it: read, and not decoded
   // Of the sending thread.

@@ -71,6 +71,27 @@ FrameHeader EncodeFrameHeader(uint64_t payload_bytes);
 // output.
 void AppendFrame(absl::string_view payload, std::string& out);
 
+// If `bytes` begin with a whole frame under a short header, of at most
+// `max_message_bytes`, takes it off their front and returns its payload.
+// Everything else is a FrameDecoder's.
+inline std::optional<absl::Span<const std::byte>> TakeWholeFrame(
+    absl::Span<const std::byte>& bytes, uint64_t max_message_bytes) {
+  if (bytes.size() < FrameHeader::kShortSize) return std::nullopt;
+  uint32_t size = 0;
+  for (size_t i = 0; i < sizeof(size); ++i) {
+    size = size << 8 | std::to_integer<uint32_t>(bytes[i]);
+  }
+  if (size > bytes.size() - FrameHeader::kShortSize ||
+      size > max_message_bytes || size > kMaxShortPayload) {
+    return std::nullopt;
+  }
+  const absl::Span<const std::byte> payload(
+      bytes.data() + FrameHeader::kShortSize, size);
+  bytes = {payload.data() + size,
+           bytes.size() - FrameHeader::kShortSize - size};
+  return payload;
+}
+
 class FrameDecoder {
  public:
   // What is allocated for a frame before any of its payload has arrived, unless

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -53,22 +54,21 @@ ssize_t Read(const Stream& stream, absl::Span<std::byte> bytes, bool wait) {
   if (stream.kind == StreamKind::kSocket) {
     return recv(stream.fd, bytes.data(), bytes.size(), wait ? 0 : MSG_DONTWAIT);
   }
+  if (wait) return read(stream.fd, bytes.data(), bytes.size());
   const iovec part = {.iov_base = bytes.data(), .iov_len = bytes.size()};
-  if (!wait && !IsMissing(RWF_NOWAIT)) {
+  if (!IsMissing(RWF_NOWAIT)) {
     const ssize_t n = preadv2(stream.fd, &part, 1, -1, RWF_NOWAIT);
     if (n >= 0 || !NoteMissing(errno, RWF_NOWAIT)) return n;
   }
-  if (!wait) {
-    pollfd p = {.fd = stream.fd, .events = POLLIN, .revents = 0};
-    const int ready = poll(&p, 1, 0);
-    if (ready < 0) return -1;
-    if (ready == 0) {
-      errno = EAGAIN;
-      return -1;
-    }
+  pollfd p = {.fd = stream.fd, .events = POLLIN, .revents = 0};
+  const int ready = poll(&p, 1, 0);
+  if (ready < 0) return -1;
+  if (ready == 0) {
+    errno = EAGAIN;
+    return -1;
   }
   // Takes what is there; blocks only for the first byte.
-  return readv(stream.fd, &part, 1);
+  return read(stream.fd, bytes.data(), bytes.size());
 }
 
 // Writes to a pipe by pwritev2 with `flags`, doing what RWF_NOSIGNAL does by

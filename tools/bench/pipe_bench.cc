@@ -108,7 +108,7 @@ std::vector<Table> Streams() {
                 OneWay<ConnectionPeer<true>>(small, three_times),
                 OneWay<SocketPeer>(small, three_times)}},
       {.title = "1 MiB one way, sockets",
-       .rows = {OneWay<ConnectionPeer<true, false, 4 * kLarge>>(large),
+       .rows = {OneWay<ConnectionPeer<true, false, kLarge / 2>>(large),
                 OneWay<SocketPeer>(large, {.rate_at_least = 2}),
                 OneWay<ConnectionPeer<true>>(large), OneWay<NngPeer>(large),
                 OneWay<ZeromqPeer>(large)},

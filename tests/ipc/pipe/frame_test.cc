@@ -21,6 +21,10 @@ absl::Span<const std::byte> Bytes(absl::string_view text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
+absl::string_view Text(absl::Span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
 std::string Encoded(uint64_t size) {
   const FrameHeader header = EncodeFrameHeader(size);
   return std::string(reinterpret_cast<const char*>(header.bytes().data()),
@@ -224,6 +228,34 @@ TEST(FrameDecoderTest, TellsACleanEndFromATruncatedFrame) {
   DecodeAll(decoder, "abc");
   EXPECT_THAT(std::string(decoder.EndOfStream().message()),
               HasSubstr("3 of the 5 bytes of its payload"));
+}
+
+TEST(TakeWholeFrameTest, TakesOneAfterTheOther) {
+  const std::string stream = Frame("abc") + Frame("") + Frame("d");
+  absl::Span<const std::byte> bytes = Bytes(stream);
+  for (const char* payload : {"abc", "", "d"}) {
+    const auto frame = TakeWholeFrame(bytes, 3);
+    ASSERT_TRUE(frame.has_value());
+    EXPECT_EQ(Text(*frame), payload);
+  }
+  EXPECT_TRUE(bytes.empty());
+  EXPECT_EQ(TakeWholeFrame(bytes, 3), std::nullopt);
+}
+
+TEST(TakeWholeFrameTest, LeavesWhatIsNotWholeOrTooLargeOrCorrupt) {
+  const std::string whole = Frame("abc");
+  for (size_t size = 0; size < whole.size(); ++size) {
+    absl::Span<const std::byte> bytes = Bytes(whole).first(size);
+    EXPECT_EQ(TakeWholeFrame(bytes, 3), std::nullopt) << size;
+    EXPECT_EQ(bytes.size(), size);
+  }
+  for (const std::string& stream :
+       {Frame("abcd"), std::string("\xff\xff\xff\xff", 4) + Frame("abc"),
+        std::string("\x80\0\0\0abc", 7)}) {
+    absl::Span<const std::byte> bytes = Bytes(stream);
+    EXPECT_EQ(TakeWholeFrame(bytes, 3), std::nullopt);
+    EXPECT_EQ(bytes.size(), stream.size());
+  }
 }
 
 }  // namespace
