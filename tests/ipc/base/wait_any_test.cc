@@ -70,7 +70,7 @@ TEST_F(WaitAnyTest, Wait) {
 }
 
 // CPython: test_wait_slow
-TEST_F(WaitAnyTest, WaitsForOneThatIsSlow) {
+TEST_F(WaitAnyTest, WaitSlow) {
   std::thread writer([&] {
     absl::SleepFor(absl::Milliseconds(20));
     Write(2);
@@ -103,7 +103,7 @@ TEST_F(WaitAnyTest, WaitTimeout) {
 }
 
 // CPython: test_neg_timeout
-TEST_F(WaitAnyTest, NegativeTimeoutLooksOnce) {
+TEST_F(WaitAnyTest, NegTimeout) {
   EXPECT_THAT(*WaitAny(All(), absl::Seconds(-1)), IsEmpty());
   EXPECT_THAT(*WaitAny(All(), -absl::InfiniteDuration()), IsEmpty());
 }

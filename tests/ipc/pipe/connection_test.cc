@@ -196,6 +196,17 @@ TEST(ConnectionPairTest, SpawnClose) {
   EXPECT_EQ(child.Wait(), 0);
 }
 
+// Parts of a buffer: what Python's offset and size are for.
+TEST_P(ConnectionTest, Sendbytes) {
+  const std::string message = "abcdefghijklmnopqrstuvwxyz";
+  const absl::string_view all = message;
+  for (const absl::string_view part : {all, all.substr(5), all.substr(7, 8),
+                                       all.substr(26), all.substr(26, 0)}) {
+    EXPECT_SENDS(sender(), part);
+    EXPECT_RECEIVES(receiver(), part);
+  }
+}
+
 TEST_P(ConnectionTest, Closing) {
   sender().Close();
   sender().Close();
@@ -238,6 +249,21 @@ TEST_P(ConnectionTest, Strings) {
   EXPECT_TRUE(receiver().Poll(kLong).value());
   EXPECT_CODE(receiver().Receive(kLong).status(), StatusCode::kOutOfRange);
   EXPECT_EQ(child.Wait(), 0);
+}
+
+// Who only polls takes nothing, not even a part.
+TEST_P(ConnectionTest, Boundaries) {
+  Child child = Child::Fork([&] {
+    sender().Close();
+    const absl::StatusOr<bool> ready = receiver().Poll(kLong);
+    return ready.ok() && *ready ? 0 : 1;
+  });
+  EXPECT_SENDS(sender(), "first");
+  EXPECT_SENDS(sender(), "second");
+  sender().Close();
+  EXPECT_EQ(child.Wait(), 0);
+  EXPECT_RECEIVES(receiver(), "first");
+  EXPECT_RECEIVES(receiver(), "second");
 }
 
 // Receive takes one message, and not what is sent before or after.

@@ -1,5 +1,7 @@
-// Descriptors on their way to another process.
+// Descriptors on their way to another process; also what CPython's tests of
+// that say, by their names.
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -51,6 +53,36 @@ class FdPassingTest : public ::testing::Test {
   std::pair<Connection, Connection> ends_;
 };
 
+// CPython: test_fd_transfer
+TEST_F(FdPassingTest, FdTransfer) {
+  char path[] = "/tmp/fd_passing_XXXXXX";
+  UniqueFd file(mkostemp(path, O_CLOEXEC));
+  ASSERT_TRUE(file.ok());
+  ASSERT_EQ(unlink(path), 0);
+  Child child = Child::Fork([&] {
+    file.Reset();
+    const auto fds = right().ReceiveFds(1, kLong);
+    return fds.ok() && write(fds->front().get(), "foo", 3) == 3 ? 0 : 1;
+  });
+  ASSERT_TRUE(left().SendFds({file.get()}, kLong).ok());
+  EXPECT_EQ(child.Wait(), 0);
+  char text[4] = {};
+  EXPECT_EQ(pread(file.get(), text, sizeof(text), 0), 3);
+  EXPECT_EQ(std::string(text), "foo");
+}
+
+// CPython: test_large_fd_transfer, of one whose number is above 255
+TEST_F(FdPassingTest, LargeFdTransfer) {
+  const UniqueFd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const UniqueFd large(fcntl(null.get(), F_DUPFD_CLOEXEC, 300));
+  ASSERT_GE(large.get(), 300);
+  ASSERT_TRUE(left().SendFds({large.get()}, kLong).ok());
+  const auto fds = right().ReceiveFds(1, kLong);
+  ASSERT_TRUE(fds.ok()) << fds.status();
+  EXPECT_TRUE(SameFile(fds->front().get(), null.get()));
+}
+
+// CPython: test_access, test_pickling
 TEST_F(FdPassingTest, AnotherProcessGetsTheEndOfAPipe) {
   Child child = Child::Fork([&] {
     left().Close();
@@ -129,6 +161,7 @@ TEST_F(FdPassingTest, NoRoomForOpenFilesIsResourceExhausted) {
   EXPECT_EQ(OpenFds(), before);
 }
 
+// CPython: test_missing_fd_transfer
 TEST_F(FdPassingTest, AMessageThatComesFirstIsKept) {
   ASSERT_TRUE(left().Send("a message").ok());
   EXPECT_TRUE(

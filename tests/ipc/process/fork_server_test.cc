@@ -230,6 +230,19 @@ TEST(ForkServerTest, StopWaitsForChildren) {
   EXPECT_THAT(ListChildren(), IsEmpty());
 }
 
+// CPython: test_forkserver_sigint. A terminal interrupts all its processes.
+TEST(ForkServerTest, TheServerIsInterrupted) {
+  ForkServer server = Create();
+  Process child = StartHanging(server);
+  ASSERT_TRUE(server.server().Interrupt().ok());
+  EXPECT_EQ(server.Start("exit", "5")->Join()->exitcode(), 5);
+  // A child is as any other program.
+  ASSERT_TRUE(child.Interrupt().ok());
+  EXPECT_EQ(child.Join()->exitcode(), -SIGINT);
+  EXPECT_TRUE(server.Stop().ok());
+}
+
+// CPython: test_forkserver_sigkill
 TEST(ForkServerTest, TheServerIsKilled) {
   ForkServer server = Create();
   Process child = StartHanging(server);

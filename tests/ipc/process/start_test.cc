@@ -8,6 +8,7 @@
 
 #include <cstdio>
 #include <iostream>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -20,6 +21,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
+#include "ipc/base/wait_any.h"
+#include "ipc/base/waitable.h"
 #include "ipc/process/children.h"
 #include "ipc/process/exit_status.h"
 #include "ipc/process/process.h"
@@ -206,6 +209,55 @@ TEST(ProcessStartTest, ActiveChildren) {
   hold.write_end.Reset();
   EXPECT_EQ(child->Join()->exitcode(), 0);
   EXPECT_THAT(ListChildren(), ::testing::IsEmpty());
+}
+
+// CPython: test_lose_target_ref. What the function holds is let go with it.
+TEST(ProcessStartTest, LoseTargetRef) {
+  auto held = std::make_shared<int>(7);
+  const std::weak_ptr<int> watch = held;
+  absl::StatusOr<Process> child =
+      Process::Start([held = std::move(held)] { return *held; });
+  ASSERT_TRUE(child.ok());
+  EXPECT_TRUE(watch.expired());
+  EXPECT_EQ(child->Join()->exitcode(), 7);
+}
+
+// CPython: test_child_fd_inflation. A child of a child has no more descriptors
+// than one.
+TEST(ProcessStartTest, ChildFdInflation) {
+  const auto count = [] {
+    int open = 0;
+    for (int fd = 0; fd < 200; ++fd) open += fcntl(fd, F_GETFD) >= 0 ? 1 : 0;
+    return open;
+  };
+  const int before = count();
+  absl::StatusOr<Process> child = Process::Start([&] {
+    if (count() != before) return 255;
+    absl::StatusOr<Process> grandchild = Process::Start(count);
+    return grandchild.ok() ? grandchild->Join()->exitcode() : 254;
+  });
+  ASSERT_TRUE(child.ok());
+  EXPECT_EQ(child->Join()->exitcode(), before);
+}
+
+// CPython: test_wait_integer. A sentinel among what can be received from, each
+// ready in its turn.
+TEST(ProcessStartTest, WaitInteger) {
+  Pipe hold, other;
+  absl::StatusOr<Process> child = Process::Start([&] {
+    hold.write_end.Reset();
+    return ReadAll(hold.read_end.get()).empty() ? 0 : 1;
+  });
+  ASSERT_TRUE(child.ok());
+  const WaitableFd reader(other.read_end.get());
+  const std::vector<const Waitable*> both = {&*child, &reader};
+  EXPECT_THAT(*WaitAny(both, absl::ZeroDuration()), ::testing::IsEmpty());
+  hold.write_end.Reset();
+  EXPECT_THAT(*WaitAny(both), ::testing::ElementsAre(0));
+  ASSERT_EQ(write(other.write_end.get(), "x", 1), 1);
+  EXPECT_THAT(*WaitAny(both), ::testing::ElementsAre(0, 1));
+  EXPECT_EQ(child->Join()->exitcode(), 0);
+  EXPECT_THAT(*WaitAny(both), ::testing::ElementsAre(0, 1)) << "still told";
 }
 
 // Writes its path, starts two, and waits for each.

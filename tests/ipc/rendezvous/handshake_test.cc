@@ -155,6 +155,7 @@ TEST(HandshakeTest, Md5IsRefusedUnlessAllowed) {
   }
 }
 
+// CPython: test_deliver_challenge_auth_failure
 TEST(HandshakeTest, WhatIsNoResponseFails) {
   for (const std::string& response :
        {std::string(), std::string("{sha256}"), std::string("{sha256"),
@@ -191,6 +192,7 @@ TEST(HandshakeTest, WhatIsNoChallengeFails) {
   }
 }
 
+// CPython: test_answer_challenge_auth_failure
 TEST(HandshakeTest, WhatIsNoVerdictFails) {
   for (const std::string& verdict :
        {std::string(), std::string("#WELCOME"), std::string("#WELCOME#\n"),

@@ -121,6 +121,34 @@ TEST_P(FamilyTest, MultipleBind) {
               StatusIs(StatusCode::kAlreadyExists, HasSubstr("another")));
 }
 
+TEST_P(FamilyTest, Context) {
+  Address address = any();
+  {
+    auto listener = Listener::Listen(any(), WithKey("k"));
+    ASSERT_THAT(listener, IsOk());
+    address = listener->address();
+    EXPECT_GE(listener->poll_fd(), 0);
+  }
+  // It has gone with its scope.
+  EXPECT_FALSE(Connect(address, ClientWithKey("k")).ok());
+  EXPECT_THAT(Listener::Listen(address, WithKey("k")), IsOk());
+}
+
+// In no file, so with nothing to clean up.
+TEST_F(ListenerTest, AbstractSocket) {
+  const Address address =
+      Address::Abstract(testing::UniqueName("listener_test"));
+  auto listener = Listener::Listen(address);
+  ASSERT_THAT(listener, IsOk());
+  EXPECT_EQ(listener->address().ToString(), address.ToString());
+  Child child = Child::Fork([&] {
+    const auto connection = Connect(address);
+    return connection.ok() ? 0 : 1;
+  });
+  EXPECT_THAT(listener->Accept(kLong), IsOk());
+  EXPECT_EQ(child.Wait(), 0);
+}
+
 TEST_P(FamilyTest, ListenerClient) {
   auto listener = Listener::Listen(any(), WithKey("k"));
   ASSERT_THAT(listener, IsOk());
