@@ -25,42 +25,23 @@
 #include "tools/bench/peers/peer.h"
 #include "tools/bench/peers/queue_peer.h"
 #include "tools/bench/peers/zeromq_peer.h"
+#include "tools/bench/python.h"
 #include "tools/bench/report.h"
+#include "tools/bench/rows.h"
 
 namespace bench {
 namespace {
-
-Timing timing;
-
-template <typename Peer>
-Row OneWay(const Load& load, const Target& target = {}) {
-  return {Peer::kName, [load] { return MeasureOneWay<Peer>(load, timing); },
-          target};
-}
-
-template <typename Peer>
-Row Trip(const Load& load, const RoundTrip& how, const Target& target = {}) {
-  return {Peer::kName,
-          [load, how] { return MeasureRoundTrip<Peer>(load, how, timing); },
-          target};
-}
 
 // Measured by a Python of its own.
 Row PythonQueue(const Load& load, const Target& target) {
   return {"Python Queue",
           [load] {
-            const std::string command = absl::StrCat(
-                "python3 tools/bench/python_queue.py ", load.senders, " ",
-                load.receivers, " ", load.bytes, " ", timing.run_ns / 1e6);
-            FILE* const output = popen(command.c_str(), "r");
-            CheckCall(output != nullptr, "popen");
-            char line[64] = {};
-            const bool has_line = fgets(line, sizeof(line), output) != nullptr;
             Figures figures;
-            if (pclose(output) != 0 || !has_line ||
-                !absl::SimpleAtod(line, &figures.per_second)) {
-              Die("python_queue.py has failed");
-            }
+            figures.per_second = RunPython(
+                "python_queue.py",
+                {absl::StrCat(load.senders), absl::StrCat(load.receivers),
+                 absl::StrCat(load.bytes), absl::StrCat(timing.run_ns / 1e6)},
+                1)[0];
             return figures;
           },
           target};

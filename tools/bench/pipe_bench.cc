@@ -20,44 +20,24 @@
 #include "tools/bench/peers/nng_peer.h"
 #include "tools/bench/peers/peer.h"
 #include "tools/bench/peers/zeromq_peer.h"
+#include "tools/bench/python.h"
 #include "tools/bench/report.h"
+#include "tools/bench/rows.h"
 
 namespace bench {
 namespace {
-
-Timing timing;
-
-template <typename Peer>
-Row OneWay(const Load& load, const Target& target = {}) {
-  return {Peer::kName, [load] { return MeasureOneWay<Peer>(load, timing); },
-          target};
-}
-
-template <typename Peer>
-Row Trip(const Load& load, const RoundTrip& how, const Target& target = {}) {
-  return {Peer::kName,
-          [load, how] { return MeasureRoundTrip<Peer>(load, how, timing); },
-          target};
-}
 
 // Measured by two Pythons of their own.
 Row PythonTrip(const Load& load, bool sockets, bool one_cpu,
                const Target& target) {
   return {"Python Connection",
           [load, sockets, one_cpu] {
-            const std::string command =
-                absl::StrCat("python3 tools/bench/python_connection.py ",
-                             load.bytes, " ", sockets ? 1 : 0, " ",
-                             one_cpu ? 1 : 0, " ", timing.run_ns / 1e6);
-            FILE* const output = popen(command.c_str(), "r");
-            CheckCall(output != nullptr, "popen");
-            char line[64] = {};
-            const bool has_line = fgets(line, sizeof(line), output) != nullptr;
             Figures figures;
-            if (pclose(output) != 0 || !has_line ||
-                !absl::SimpleAtod(line, &figures.p50_ns)) {
-              Die("python_connection.py has failed");
-            }
+            figures.p50_ns = RunPython(
+                "python_connection.py",
+                {absl::StrCat(load.bytes), sockets ? "1" : "0",
+                 one_cpu ? "1" : "0", absl::StrCat(timing.run_ns / 1e6)},
+                1)[0];
             figures.per_second = 1e9 / figures.p50_ns;
             return figures;
           },

@@ -1,7 +1,7 @@
 // How fast ipc/process starts processes, side by side with what else there is.
 //
 //   bazel run -c opt //tools/bench:process_bench -- [--runs 5] [--ms 500]
-//       [--large_mib 2048] [--only WORDS] [--check]
+//       [--only WORDS] [--check]
 //
 // A round is a start, up to the first byte that the child writes into a pipe
 // (of which p50 and the like tell), and then its end (which the rate has as
@@ -15,28 +15,25 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <array>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/str_split.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/process/fork_server.h"
 #include "ipc/process/process.h"
 #include "ipc/process/process_pool.h"
 #include "ipc/process/spawn.h"
+#include "tools/bench/bench_main.h"
 #include "tools/bench/clock.h"
-#include "tools/bench/cpus.h"
 #include "tools/bench/die.h"
 #include "tools/bench/histogram.h"
 #include "tools/bench/measure.h"
 #include "tools/bench/process_bench_functions.h"
+#include "tools/bench/python.h"
 #include "tools/bench/report.h"
 
 namespace bench {
@@ -181,20 +178,12 @@ Figures MeasureStartsOnly(ForkServer& server) {
 // What tools/bench/python_forkserver.py prints: starts a second, and of the
 // first byte the median in nanoseconds.
 Figures MeasurePython(absl::string_view method) {
-  const std::string command =
-      absl::StrCat("python3 tools/bench/python_forkserver.py ", method, " ",
-                   static_cast<int64_t>(timing.run_ns / 1e6));
-  FILE* out = popen(command.c_str(), "r");
-  CheckCall(out != nullptr, "popen");
-  char line[100] = {};
-  const bool read = fgets(line, sizeof(line), out) != nullptr;
-  const std::vector<std::string> words = absl::StrSplit(line, ' ');
+  const std::vector<double> numbers =
+      RunPython("python_forkserver.py",
+                {std::string(method), absl::StrCat(timing.run_ns / 1e6)}, 2);
   Figures figures;
-  if (!read || pclose(out) != 0 || words.size() != 2 ||
-      !absl::SimpleAtod(words[0], &figures.per_second) ||
-      !absl::SimpleAtod(words[1], &figures.p50_ns)) {
-    Die("python_forkserver.py has failed");
-  }
+  figures.per_second = numbers[0];
+  figures.p50_ns = numbers[1];
   return figures;
 }
 
@@ -257,50 +246,42 @@ Table Pools() {
                                       }}}};
 }
 
-int Main(int argc, char** argv) {
-  CLI::App app("How fast ipc/process starts processes, beside its peers.");
-  int runs = 5;
-  double ms = 500;
-  size_t large_mib = 2048;
-  std::string only;
-  bool check = false;
-  app.add_option("--runs", runs, "rounds, of which the median counts")
-      ->check(CLI::Range(1, 1000));
-  app.add_option("--ms", ms, "milliseconds of each measurement")
-      ->check(CLI::Range(1.0, 1e6));
-  app.add_option("--large_mib", large_mib, "memory of the large parent");
-  app.add_option("--only", only, "only tables with these words in the title");
-  app.add_flag("--check", check, "exit with 1 if a target is missed");
-  CLI11_PARSE(app, argc, argv);
-  timing.run_ns = ms * 1e6;
+std::vector<Table> OfASmallParent() {
+  return {Programs("nothing"), Functions("nothing"), Starts(), Pools()};
+}
 
+// The same memory for all its rows, from the first one on.
+Row WithMuchMemory(Row row) {
+  constexpr size_t kBytes = size_t{2} << 30;
+  row.measure = [measure = std::move(row.measure)] {
+    static void* const memory = [] {
+      void* const mapped = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      CheckCall(mapped != MAP_FAILED, "memory of the large parent");
+      // Small pages, as in a heap that has grown bit by bit.
+      madvise(mapped, kBytes, MADV_NOHUGEPAGE);
+      return memset(mapped, 1, kBytes);
+    }();
+    (void)memory;
+    return measure();
+  };
+  return row;
+}
+
+std::vector<Table> OfALargeParent() {
+  std::vector<Table> tables = {Programs("2 GiB"), Functions("2 GiB")};
+  for (Table& table : tables) {
+    for (Row& row : table.rows) row = WithMuchMemory(std::move(row));
+  }
+  return tables;
+}
+
+int Main(int argc, char** argv) {
   ForkServer server = Server(ForkServer::Create(ProcessBenchFunctions()));
   own_server = &server;
-  TicksToNs(0);
-  absl::PrintF("%s; median of %d runs of %.0f ms\n", DescribeMachine(), runs,
-               ms);
-  fflush(stdout);
-  Report report(runs);
-  const auto run = [&](const Table& table) {
-    if (table.title.find(only) != std::string::npos) report.Run(table);
-  };
-  run(Programs("nothing"));
-  run(Functions("nothing"));
-  run(Starts());
-  run(Pools());
-
-  const size_t bytes = large_mib << 20;
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  CheckCall(memory != MAP_FAILED, "memory of the large parent");
-  // Small pages, as in a heap that has grown bit by bit.
-  madvise(memory, bytes, MADV_NOHUGEPAGE);
-  memset(memory, 1, bytes);
-  const std::string large = absl::StrCat(large_mib, " MiB");
-  run(Programs(large));
-  run(Functions(large));
-  absl::PrintF("\n%d targets missed\n", report.missed());
-  return check && report.missed() > 0 ? 1 : 0;
+  return BenchMain(argc, argv,
+                   "How fast ipc/process starts processes, beside its peers.",
+                   500, &timing, {OfASmallParent, OfALargeParent});
 }
 
 }  // namespace

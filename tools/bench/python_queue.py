@@ -31,7 +31,8 @@ def _receive(i, queue, counts, k):
 
 
 def main():
-  senders, receivers, size, milliseconds = (int(a) for a in sys.argv[1:])
+  senders, receivers, size = (int(word) for word in sys.argv[1:4])
+  milliseconds = float(sys.argv[4])
   context = multiprocessing.get_context("fork")
   queue = context.Queue(1024)
   counts = context.RawArray("Q", receivers)

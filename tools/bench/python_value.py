@@ -11,7 +11,7 @@ import time
 
 
 def main():
-  operation, milliseconds = sys.argv[1], int(sys.argv[2])
+  operation, milliseconds = sys.argv[1], float(sys.argv[2])
   value = multiprocessing.Value("q", 7)
   end = time.monotonic() + milliseconds / 1000
   begin = time.monotonic()

@@ -19,24 +19,10 @@
 #include "tools/bench/peers/queue_peer.h"
 #include "tools/bench/peers/ring_peer.h"
 #include "tools/bench/report.h"
+#include "tools/bench/rows.h"
 
 namespace bench {
 namespace {
-
-Timing timing;
-
-template <typename Peer>
-Row OneWay(const Load& load, const Target& target = {}) {
-  return {Peer::kName, [load] { return MeasureOneWay<Peer>(load, timing); },
-          target};
-}
-
-template <typename Peer>
-Row Trip(const Load& load, const RoundTrip& how, const Target& target = {}) {
-  return {Peer::kName,
-          [load, how] { return MeasureRoundTrip<Peer>(load, how, timing); },
-          target};
-}
 
 std::vector<Table> OneWays() {
   const Load small = {};

@@ -36,6 +36,7 @@
 #include "tools/bench/die.h"
 #include "tools/bench/loops.h"
 #include "tools/bench/measure.h"
+#include "tools/bench/python.h"
 #include "tools/bench/report.h"
 #include "tools/bench/shared.h"
 
@@ -113,18 +114,10 @@ struct PlainSeqlock {
 
 Row PythonValue(const std::string& operation) {
   return {"Python Value", [operation] {
-            const std::string command =
-                absl::StrCat("python3 tools/bench/python_value.py ", operation,
-                             " ", static_cast<int>(timing.run_ns / 1e6));
-            FILE* const output = popen(command.c_str(), "r");
-            CheckCall(output != nullptr, "popen");
-            char line[64] = {};
-            const bool has_line = fgets(line, sizeof(line), output) != nullptr;
             Figures figures;
-            if (pclose(output) != 0 || !has_line ||
-                !absl::SimpleAtod(line, &figures.per_second)) {
-              Die("python_value.py has failed");
-            }
+            figures.per_second =
+                RunPython("python_value.py",
+                          {operation, absl::StrCat(timing.run_ns / 1e6)}, 1)[0];
             return figures;
           }};
 }
