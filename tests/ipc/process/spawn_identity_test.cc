@@ -18,49 +18,16 @@
 #include "ipc/base/unique_fd.h"
 #include "ipc/process/process.h"
 #include "ipc/process/spawn.h"
+#include "tests/ipc/process/shell.h"
+#include "tests/testing/pipe.h"
 
 namespace ipc::process {
 namespace {
 
+using testing::Pipe;
+using testing::ReadAll;
+
 using ::testing::HasSubstr;
-
-struct Pipe {
-  Pipe() {
-    int fds[2];
-    EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
-    read_end.Reset(fds[0]);
-    write_end.Reset(fds[1]);
-  }
-  UniqueFd read_end;
-  UniqueFd write_end;
-};
-
-std::string ReadAll(int fd) {
-  std::string text;
-  char buffer[4096];
-  ssize_t n;
-  while ((n = read(fd, buffer, sizeof(buffer))) > 0) text.append(buffer, n);
-  return text;
-}
-
-SpawnOptions Shell(const std::string& script) {
-  SpawnOptions options;
-  options.argv = {"/bin/sh", "-c", script};
-  options.env = {"PATH=/usr/bin:/bin"};
-  return options;
-}
-
-// What `options` prints on its standard output.
-std::string OutputOf(SpawnOptions options) {
-  Pipe out;
-  options.fds[1] = out.write_end.get();
-  absl::StatusOr<Process> child = Spawn(options);
-  EXPECT_TRUE(child.ok()) << child.status();
-  out.write_end.Reset();
-  std::string text = ReadAll(out.read_end.get());
-  EXPECT_EQ(child->Join()->exitcode(), 0);
-  return text;
-}
 
 // Whether the kernel lets this process become somebody else: not if it is not
 // root, nor in a user namespace that has no other user.
@@ -97,7 +64,7 @@ TEST(SpawnIdentityTest, IsAllOfIt) {
 
 TEST(SpawnIdentityTest, DecidesWhatMayBeEnteredAndKeepsTheDeathSignal) {
   if (!MayBecome(kNobody)) GTEST_SKIP() << "needs root, to become nobody";
-  std::string directory = testing::TempDir() + "/spawn_XXXXXX";
+  std::string directory = ::testing::TempDir() + "/spawn_XXXXXX";
   ASSERT_NE(mkdtemp(directory.data()), nullptr);  // 0700, and ours
   SpawnOptions options = Shell("exit 0");
   options.working_directory = directory;

@@ -20,51 +20,18 @@
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/process/process.h"
+#include "tests/ipc/process/shell.h"
+#include "tests/testing/pipe.h"
 
 namespace ipc::process {
 namespace {
 
+using testing::Pipe;
+using testing::ReadAll;
+
 using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-struct Pipe {
-  Pipe() {
-    int fds[2];
-    EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
-    read_end.Reset(fds[0]);
-    write_end.Reset(fds[1]);
-  }
-  UniqueFd read_end;
-  UniqueFd write_end;
-};
-
-std::string ReadAll(int fd) {
-  std::string text;
-  char buffer[4096];
-  ssize_t n;
-  while ((n = read(fd, buffer, sizeof(buffer))) > 0) text.append(buffer, n);
-  return text;
-}
-
-SpawnOptions Shell(const std::string& script) {
-  SpawnOptions options;
-  options.argv = {"/bin/sh", "-c", script};
-  options.env = {"PATH=/usr/bin:/bin"};
-  return options;
-}
-
-// What `options` prints on its standard output.
-std::string OutputOf(SpawnOptions options) {
-  Pipe out;
-  options.fds[1] = out.write_end.get();
-  absl::StatusOr<Process> child = Spawn(options);
-  EXPECT_TRUE(child.ok()) << child.status();
-  out.write_end.Reset();
-  std::string text = ReadAll(out.read_end.get());
-  EXPECT_EQ(child->Join()->exitcode(), 0);
-  return text;
-}
 
 TEST(SpawnTest, ExitCodes) {
   EXPECT_EQ(Spawn(Shell("exit 0"))->Join()->exitcode(), 0);
@@ -246,7 +213,7 @@ TEST(SpawnTest, RedirectsToPipes) {
 
 TEST(SpawnTest, RedirectsToFiles) {
   const std::string path =
-      absl::StrCat(testing::TempDir(), "/redirected_", getpid());
+      absl::StrCat(::testing::TempDir(), "/redirected_", getpid());
   SpawnOptions options = Shell("echo one; echo two >&2");
   options.standard_output = Redirect::File(path, O_WRONLY | O_CREAT | O_EXCL);
   options.standard_error = Redirect::Null();

@@ -26,29 +26,13 @@
 #include "ipc/process/children.h"
 #include "ipc/process/exit_status.h"
 #include "ipc/process/process.h"
+#include "tests/testing/pipe.h"
 
 namespace ipc::process {
 namespace {
 
-struct Pipe {
-  Pipe() {
-    int fds[2];
-    EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
-    read_end.Reset(fds[0]);
-    write_end.Reset(fds[1]);
-  }
-  UniqueFd read_end;
-  UniqueFd write_end;
-};
-
-// To the end of the stream: until the last writer is gone.
-std::string ReadAll(int fd) {
-  std::string text;
-  char buffer[4096];
-  ssize_t n;
-  while ((n = read(fd, buffer, sizeof(buffer))) > 0) text.append(buffer, n);
-  return text;
-}
+using testing::Pipe;
+using testing::ReadAll;
 
 // CPython: test_process
 TEST(ProcessStartTest, Process) {

@@ -1,0 +1,140 @@
+// KillAtEveryInstruction for many operations of one library: what each needs
+// before and after, told as a table.
+//
+//   struct World : KillWorld { Mutex mutex; };  // new for each kill
+//   INSTANTIATE_TEST_SUITE_P(Operations, MutexKillTest, ::testing::Values(
+//       KillOperation<World>{
+//           .name = "Lock",
+//           .operate = [](World& world) { world.mutex.lock(); },
+//           .check = [](World& world, const KillPoint&, Survival&) {
+//             EXPECT_TRUE(world.mutex.try_lock()) << "it was inherited";
+//           }}));
+//   TEST_P(MutexKillTest, Survived) { CheckSurvival(GetParam(), kTick); }
+//
+// Without -c opt an operation has several times as many instructions, and only
+// every eleventh is a point.
+#ifndef TESTS_TESTING_KILL_OPERATIONS_H_
+#define TESTS_TESTING_KILL_OPERATIONS_H_
+
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <ostream>
+#include <string>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "tests/testing/kill_points.h"
+
+namespace ipc::testing {
+
+#ifdef __OPTIMIZE__
+inline constexpr int kKillStride = 1;
+#else
+inline constexpr int kKillStride = 11;
+#endif
+
+// What the survivors saw of an operation, over all its points.
+struct Survival {
+  // For a check that found the operation `done` or not. Its commit is one
+  // instruction: what it has done once stays done.
+  void Effect(const KillPoint& point, bool done) {
+    EXPECT_TRUE(done || !point.completed);
+    if (point.astray) return;
+    EXPECT_FALSE(done && point.instructions == 0);
+    EXPECT_GE(done, had_effect);
+    had_effect |= done;
+  }
+
+  bool had_effect = false;
+  int told = 0;  // how often somebody was told of the death, for the check
+  int slow = 0;  // how many checks took too long
+  absl::Duration slowest;
+};
+
+// What an operation is done to. A World hides what it has to do more.
+struct KillWorld {
+  // In the victim, before all else.
+  void Attach() {}
+  // In the parent, after the kill and before the check.
+  void Settle() {}
+};
+
+template <typename World>
+struct KillOperation {
+  std::string name;
+  // In the parent, before the fork.
+  std::function<void(World&)> arrange = nullptr;
+  // In the victim: before the first instruction that counts; and what it is
+  // killed in.
+  std::function<void(World&)> prepare = nullptr;
+  std::function<void(World&)> operate;
+  // In the parent while the victim sleeps; and after it was killed, which is to
+  // take two park ticks at most.
+  std::function<void(World&)> wake = nullptr;
+  std::function<void(World&, const KillPoint&, Survival&)> check;
+
+  friend void PrintTo(const KillOperation& operation, std::ostream* out) {
+    *out << operation.name;
+  }
+};
+
+// Kills it everywhere and prints what came of it.
+template <typename World>
+void CheckSurvival(const KillOperation<World>& operation, absl::Duration tick) {
+  class Case : public KillPointCase {
+   public:
+    Case(const KillOperation<World>& operation, absl::Duration tick,
+         Survival* survival)
+        : operation_(operation), tick_(tick), survival_(survival) {
+      if (operation_.arrange != nullptr) operation_.arrange(world_);
+    }
+    void Prepare() override {
+      world_.Attach();
+      if (operation_.prepare != nullptr) operation_.prepare(world_);
+    }
+    void Operate() override { operation_.operate(world_); }
+    bool Wake() override {
+      if (operation_.wake == nullptr) return false;
+      operation_.wake(world_);
+      return true;
+    }
+    void Check(const KillPoint& point) override {
+      world_.Settle();
+      const absl::Time start = absl::Now();
+      operation_.check(world_, point, *survival_);
+      const absl::Duration took = absl::Now() - start;
+      survival_->slowest = std::max(survival_->slowest, took);
+      // Two ticks, and what a loaded machine takes besides.
+      survival_->slow += took > 2 * tick_ + absl::Milliseconds(10) ? 1 : 0;
+    }
+
+   private:
+    const KillOperation<World>& operation_;
+    const absl::Duration tick_;
+    Survival* const survival_;
+    World world_;
+  };
+
+  Survival survival;
+  const KillPointReport report = KillAtEveryInstruction(
+      [&] { return std::make_unique<Case>(operation, tick, &survival); },
+      kKillStride);
+  printf(
+      "%s: %d kill points, every %d. instruction (%d asleep, %d missed), %d "
+      "failures; told %d times; the survivor went on within %s, over two ticks "
+      "and 10 ms %d times\n",
+      operation.name.c_str(), report.points, kKillStride, report.asleep,
+      report.astray, ::testing::Test::HasFailure() ? 1 : 0, survival.told,
+      absl::FormatDuration(survival.slowest).c_str(), survival.slow);
+  EXPECT_GT(report.points, kKillStride == 1 ? 10 : 2);
+  EXPECT_EQ(report.completed, 1);
+  // A machine that does something else for a while is no hang.
+  EXPECT_LE(survival.slow, report.points / 20 + 2);
+}
+
+}  // namespace ipc::testing
+
+#endif  // TESTS_TESTING_KILL_OPERATIONS_H_
