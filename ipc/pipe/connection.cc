@@ -92,20 +92,11 @@ absl::StatusOr<Direction> Inspect(int fd) {
   return Direction{StreamKind::kPipe, mode != O_WRONLY, mode != O_RDONLY};
 }
 
-// As much as the system allows.
-void SetBuffer(const Stream& stream, size_t bytes) {
-  if (bytes == 0) return;
-  const int wanted = static_cast<int>(std::min<size_t>(bytes, INT_MAX / 2));
-  if (stream.kind == StreamKind::kSocket) {
-    // The kernel caps it, and doubles it for its own needs.
-    setsockopt(stream.fd, SOL_SOCKET, SO_SNDBUF, &wanted, sizeof(wanted));
-    return;
-  }
-  // The kernel refuses what is too large, and rounds up to a power of two.
-  for (int size = wanted; size > fcntl(stream.fd, F_GETPIPE_SZ); size /= 2) {
-    if (fcntl(stream.fd, F_SETPIPE_SZ, size) >= 0) return;
-  }
-}
+// How much a pipe or a unix socket holds that nobody has asked for more, about.
+constexpr size_t kDefaultPipeBytes = size_t{64} << 10;
+constexpr size_t kDefaultSocketBytes = size_t{200} << 10;
+// More is not faster, and does not fit the CPUs' caches.
+constexpr size_t kLargestBuffer = size_t{1} << 20;
 
 }  // namespace
 
@@ -117,8 +108,13 @@ Connection::Connection(UniqueFd fd, StreamKind kind, bool readable,
       writable_(writable),
       max_message_bytes_(options.max_message_bytes),
       decoder_(options.max_message_bytes),
-      read_ahead_(options.read_ahead) {
-  SetBuffer(stream(), options.buffer_bytes);
+      read_ahead_(options.read_ahead),
+      buffer_bytes_(kind == StreamKind::kPipe ? kDefaultPipeBytes
+                                              : kDefaultSocketBytes) {
+  if (options.buffer_bytes != 0) {
+    SetBuffer(stream(), options.buffer_bytes);
+    buffer_bytes_ = SIZE_MAX;
+  }
 }
 
 absl::StatusOr<std::pair<Connection, Connection>> Connection::CreatePair(
@@ -224,11 +220,19 @@ absl::Status Connection::Send(const absl::Cord& message,
   return SendFrame(absl::MakeSpan(parts), timeout);
 }
 
+void Connection::Grow(size_t bytes) {
+  bytes = std::min(bytes, kLargestBuffer);
+  SetBuffer(stream(), bytes);
+  // Whether or not that was granted: it would not be the next time either.
+  buffer_bytes_ = bytes < kLargestBuffer ? bytes : SIZE_MAX;
+}
+
 absl::Status Connection::SendFrame(absl::Span<iovec> parts,
                                    absl::Duration timeout) {
   if (!CanSend()) return SendRefusal();
   size_t total = 0;
   for (const iovec& part : parts) total += part.iov_len;
+  if (total > buffer_bytes_) Grow(total);
   size_t written = 0;
   const absl::Status status =
       WriteAll(stream(), parts, Deadline::After(timeout), &written);

@@ -110,10 +110,10 @@ struct ConnectionOptions {
   bool read_ahead = false;
 
   // How many bytes of what was sent the kernel may hold until the peer receives
-  // them; zero leaves its default, 64 KiB for a pipe and 208 KiB for a unix
-  // socket. More is faster for messages larger than that. For what this end
-  // sends, or either end of a pipe. Gives less, without a word, where the
-  // system allows no more: /proc/sys/fs/pipe-max-size of pipe(7),
+  // them. Zero: its default, which is 64 KiB for a pipe and 208 KiB for a unix
+  // socket, and once a larger message is sent, enough for that, up to 1 MiB.
+  // Gives less, without a word, where the system allows no more:
+  // /proc/sys/fs/pipe-max-size and pipe-user-pages-soft of pipe(7),
   // /proc/sys/net/core/wmem_max of socket(7).
   size_t buffer_bytes = 0;
 };
@@ -240,6 +240,8 @@ class Connection final : public Waitable {
   std::string Name() const;
   absl::Status CheckUnixSocket(absl::string_view operation) const;
   absl::Status TooLarge(size_t bytes) const;
+  // Has the kernel hold a message of so many bytes, if it may.
+  void Grow(size_t bytes);
   // Writes the parts of one frame.
   absl::Status SendFrame(absl::Span<iovec> parts, absl::Duration timeout);
   // `status` has ended a frame after `written` of its `total` bytes.
@@ -280,6 +282,7 @@ class Connection final : public Waitable {
   std::unique_ptr<std::byte[]> buffer_;     // kBatchBytes, once it is needed
   absl::Span<const std::byte> ahead_ = {};  // of it: read, and not decoded
   // Of the sending thread.
+  size_t buffer_bytes_;       // what the kernel holds, or is not asked for more
   bool is_shut_ = false;      // by ShutdownSend
   absl::Status send_status_;  // what Send returns from now on, if not OK
 };

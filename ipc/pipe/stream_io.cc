@@ -1,6 +1,7 @@
 #include "ipc/pipe/stream_io.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -151,6 +152,32 @@ absl::StatusOr<size_t> Repeat(const Stream& stream, short events,
 }
 
 }  // namespace
+
+void SetBuffer(const Stream& stream, size_t bytes) {
+  const int wanted = static_cast<int>(std::min<size_t>(bytes, INT_MAX / 2));
+  if (stream.kind == StreamKind::kPipe) {
+    // The kernel rounds up to a power of two, and refuses what is too large. A
+    // smaller one would be refused if it held more already.
+    for (int size = wanted; size > fcntl(stream.fd, F_GETPIPE_SZ); size /= 2) {
+      if (fcntl(stream.fd, F_SETPIPE_SZ, size) >= 0) return;
+    }
+    return;
+  }
+  int family = 0;
+  socklen_t family_size = sizeof(family);
+  int now = 0;
+  socklen_t now_size = sizeof(now);
+  if (getsockopt(stream.fd, SOL_SOCKET, SO_DOMAIN, &family, &family_size) !=
+          0 ||
+      family != AF_UNIX ||
+      getsockopt(stream.fd, SOL_SOCKET, SO_SNDBUF, &now, &now_size) != 0 ||
+      wanted <= now) {
+    return;
+  }
+  // The kernel doubles it, and tells the double; it takes no more than it may.
+  const int half = wanted / 2;
+  setsockopt(stream.fd, SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
+}
 
 absl::StatusOr<bool> WaitReady(const Stream& stream, short events,
                                Deadline deadline) {

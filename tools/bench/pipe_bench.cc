@@ -88,14 +88,12 @@ std::vector<Table> Streams() {
                 OneWay<ConnectionPeer<true>>(small, three_times),
                 OneWay<SocketPeer>(small, three_times)}},
       {.title = "1 MiB one way, sockets",
-       .rows = {OneWay<ConnectionPeer<true, false, kLarge / 2>>(large),
+       .rows = {OneWay<ConnectionPeer<true>>(large),
                 OneWay<SocketPeer>(large, {.rate_at_least = 2}),
-                OneWay<ConnectionPeer<true>>(large), OneWay<NngPeer>(large),
-                OneWay<ZeromqPeer>(large)},
+                OneWay<NngPeer>(large), OneWay<ZeromqPeer>(large)},
        .bytes = static_cast<double>(kLarge)},
       {.title = "1 MiB one way, pipe",
-       .rows = {OneWay<ConnectionPeer<false, false, kLarge>>(large),
-                OneWay<PipePeer>(large), OneWay<ConnectionPeer<false>>(large)},
+       .rows = {OneWay<ConnectionPeer<false>>(large), OneWay<PipePeer>(large)},
        .bytes = static_cast<double>(kLarge)},
   };
 }

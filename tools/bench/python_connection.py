@@ -3,6 +3,7 @@ pipe_bench.
 
 Usage: python_connection.py BYTES SOCKETS ONE_CPU MILLISECONDS
 
+Every byte of a message is written and read, as by all that it is compared with.
 Prints the median time of a round trip in nanoseconds. SOCKETS is 1 for a pair
 of sockets, 0 for two pipes; ONE_CPU is 1 if both processes are to share a CPU.
 """
@@ -14,10 +15,19 @@ import sys
 import time
 
 
-def echo(source, sink, cpu):
+def send(sink, size):
+  sink.send_bytes(b"x" * size)
+
+
+def receive(source):
+  source.recv_bytes().find(b"y")
+
+
+def echo(source, sink, size, cpu):
   os.sched_setaffinity(0, {cpu})
   while True:
-    sink.send_bytes(source.recv_bytes())
+    receive(source)
+    send(sink, size)
 
 
 def main():
@@ -33,17 +43,16 @@ def main():
     source, far_sink = multiprocessing.Pipe(duplex=False)
   child = multiprocessing.Process(
       target=echo,
-      args=(far_source, far_sink, cpus[0 if one_cpu else 1 % len(cpus)]),
+      args=(far_source, far_sink, size, cpus[0 if one_cpu else 1 % len(cpus)]),
       daemon=True)
   child.start()
   os.sched_setaffinity(0, {cpus[0]})
-  message = bytes(size)
   trips = []
   end = time.monotonic() + milliseconds / 1000
   while time.monotonic() < end:
     start = time.perf_counter_ns()
-    sink.send_bytes(message)
-    source.recv_bytes()
+    send(sink, size)
+    receive(source)
     trips.append(time.perf_counter_ns() - start)
   print(statistics.median(trips))
   child.kill()

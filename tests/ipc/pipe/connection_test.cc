@@ -866,6 +866,17 @@ TEST_P(ConnectionTest, BufferBytesAreWhatCanBeSentUnread) {
   EXPECT_GE(room(), before * 3 / 2);
 }
 
+TEST_P(ConnectionTest, TheBufferGrowsWithTheMessages) {
+  // More than the kernel holds by default.
+  const std::string message = Pattern(duplex() ? 300'000 : 65'536);
+  EXPECT_TRUE(sender().Send(message, absl::ZeroDuration()).ok());
+  EXPECT_RECEIVES(receiver(), message);
+  // Not if a size was asked for.
+  Create({.buffer_bytes = 1});
+  EXPECT_CODE(sender().Send(message, absl::ZeroDuration()),
+              StatusCode::kDeadlineExceeded);
+}
+
 // The kernel does not mix writes to a pipe of up to PIPE_BUF bytes.
 TEST(PipeTest, SendersOfSmallMessagesMayShareAnEnd) {
   constexpr int kSenders = 4;

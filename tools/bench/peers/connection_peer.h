@@ -19,13 +19,11 @@
 
 namespace bench {
 
-template <bool kDuplex, bool kReadAhead = false, size_t kBufferBytes = 0>
+template <bool kDuplex, bool kReadAhead = false>
 class ConnectionPeer {
  public:
-  static constexpr const char* kName = kReadAhead ? "Connection, reads ahead"
-                                       : kBufferBytes != 0
-                                           ? "Connection, large buffer"
-                                           : "Connection";
+  static constexpr const char* kName =
+      kReadAhead ? "Connection, reads ahead" : "Connection";
 
   explicit ConnectionPeer(const Load& load)
       : bytes_(load.bytes), ends_(Create()) {}
@@ -66,7 +64,7 @@ class ConnectionPeer {
  protected:
   static std::pair<ipc::pipe::Connection, ipc::pipe::Connection> Create() {
     auto ends = ipc::pipe::Connection::CreatePair(
-        kDuplex, {.read_ahead = kReadAhead, .buffer_bytes = kBufferBytes});
+        kDuplex, {.read_ahead = kReadAhead});
     if (!ends.ok()) Die("Connection::CreatePair");
     return *std::move(ends);
   }
