@@ -63,8 +63,9 @@ absl::StatusOr<size_t> WriteSome(const Stream& stream,
 absl::Status WriteAll(const Stream& stream, absl::Span<iovec> parts,
                       Deadline deadline, size_t* written);
 
-// Asks the kernel to hold `bytes` that were sent on this pipe or unix socket and
-// not received; it may give less. TCP finds its own size, and is left alone.
+// Asks the kernel to hold `bytes` that were sent on this pipe or unix socket
+// and not received; it may give less. TCP finds its own size, and is left
+// alone.
 void SetBuffer(const Stream& stream, size_t bytes);
 
 // `bytes` as a part to write.

@@ -5,18 +5,11 @@
 //
 // Two processes, or as many as it says, pinned in turn to the CPUs; every byte
 // of a message is written and read. See report.h for what counts.
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-#include <functional>
 #include <string>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "tools/bench/bench_main.h"
-#include "tools/bench/die.h"
 #include "tools/bench/measure.h"
 #include "tools/bench/peers/boost_peers.h"
 #include "tools/bench/peers/iceoryx_peer.h"

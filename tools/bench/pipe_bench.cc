@@ -5,15 +5,11 @@
 //       [--only WORDS] [--check]
 //
 // See report.h for what counts.
-#include <stdio.h>
-
 #include <string>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "tools/bench/bench_main.h"
-#include "tools/bench/die.h"
 #include "tools/bench/measure.h"
 #include "tools/bench/peers/connection_peer.h"
 #include "tools/bench/peers/kernel_peers.h"

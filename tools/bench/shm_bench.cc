@@ -6,7 +6,6 @@
 // Each row is an operation, repeated by one process or by two, pinned to a CPU
 // each. See report.h for what counts.
 #include <pthread.h>
-#include <stdio.h>
 #include <string.h>
 
 #include <array>
@@ -22,7 +21,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "ipc/base/spin_wait.h"

@@ -139,7 +139,7 @@ class World : public testing::KillWorld {
     other->AwaitSleep();
   }
 
-  void Attach() { (void)segment.Self(); }  // else at its first call
+  void Attach() const { (void)segment.Self(); }  // else at its first call
   void Settle() {
     if (release != nullptr) std::exchange(release, nullptr)();
   }

@@ -63,8 +63,8 @@ class ConnectionPeer {
 
  protected:
   static std::pair<ipc::pipe::Connection, ipc::pipe::Connection> Create() {
-    auto ends = ipc::pipe::Connection::CreatePair(
-        kDuplex, {.read_ahead = kReadAhead});
+    auto ends =
+        ipc::pipe::Connection::CreatePair(kDuplex, {.read_ahead = kReadAhead});
     if (!ends.ok()) Die("Connection::CreatePair");
     return *std::move(ends);
   }
