@@ -6,10 +6,9 @@
 // left a slot half done, and with commits by CAS.
 //
 // Invariants, for peers that keep to the rules:
-// 1. Only slot words decide. `tail` is not after the first FREE position,
-// `head`
-//    not after the first one that is FREE, WRITING, READY or SKIP; both may lag
-//    behind, by a process killed between its claim and its help.
+// 1. Only slot words decide. `tail` is not after the first FREE position, nor
+//    `head` after the first one that is FREE, WRITING, READY or SKIP; both may
+//    lag behind, by a process killed between its claim and its help.
 // 2. The message of a slot is written only by the one owner named in WRITING,
 //    before the commit, and read only by the one named in READING.
 // 3. A state that carries an owner is left by this owner, or, once the kernel

@@ -92,11 +92,19 @@ absl::StatusOr<Direction> Inspect(int fd) {
   return Direction{StreamKind::kPipe, mode != O_WRONLY, mode != O_RDONLY};
 }
 
-// How much a pipe or a unix socket holds that nobody has asked for more, about.
-constexpr size_t kDefaultPipeBytes = size_t{64} << 10;
-constexpr size_t kDefaultSocketBytes = size_t{200} << 10;
-// More is not faster, and does not fit the CPUs' caches.
-constexpr size_t kLargestBuffer = size_t{1} << 20;
+// How much the kernel holds of what was sent.
+struct BufferSizes {
+  size_t usual;  // about, if nobody has asked for more
+  size_t largest;
+};
+
+constexpr BufferSizes SizesOf(StreamKind kind) {
+  // A socket of more is not faster. The pipes of a user share 64 MiB, beyond
+  // which new ones get two pages: so they are not asked for as much.
+  return kind == StreamKind::kPipe
+             ? BufferSizes{.usual = 64 << 10, .largest = 256 << 10}
+             : BufferSizes{.usual = 200 << 10, .largest = 1 << 20};
+}
 
 }  // namespace
 
@@ -109,8 +117,7 @@ Connection::Connection(UniqueFd fd, StreamKind kind, bool readable,
       max_message_bytes_(options.max_message_bytes),
       decoder_(options.max_message_bytes),
       read_ahead_(options.read_ahead),
-      buffer_bytes_(kind == StreamKind::kPipe ? kDefaultPipeBytes
-                                              : kDefaultSocketBytes) {
+      buffer_bytes_(SizesOf(kind).usual) {
   if (options.buffer_bytes != 0) {
     SetBuffer(stream(), options.buffer_bytes);
     buffer_bytes_ = SIZE_MAX;
@@ -221,10 +228,10 @@ absl::Status Connection::Send(const absl::Cord& message,
 }
 
 void Connection::Grow(size_t bytes) {
-  bytes = std::min(bytes, kLargestBuffer);
-  SetBuffer(stream(), bytes);
+  const size_t largest = SizesOf(kind_).largest;
+  SetBuffer(stream(), std::min(bytes, largest));
   // Whether or not that was granted: it would not be the next time either.
-  buffer_bytes_ = bytes < kLargestBuffer ? bytes : SIZE_MAX;
+  buffer_bytes_ = bytes < largest ? bytes : SIZE_MAX;
 }
 
 absl::Status Connection::SendFrame(absl::Span<iovec> parts,

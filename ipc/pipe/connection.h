@@ -35,18 +35,16 @@
 //   the header and another the payload. Several senders at the same time may
 //   share the end of a pipe (not of a socket) if their messages and headers fit
 //   into PIPE_BUF (4096 bytes), which is what the kernel writes in one piece.
-// - Time-outs do not depend on O_NONBLOCK, and the flag is left as it was
-// found:
+// - Time-outs do not depend on O_NONBLOCK. The flag is left as it was found:
 //   the peers of an inherited descriptor share it. ipc/pipe/stream_io.h tells
 //   what is done instead, and what an old kernel lacks.
 // - Memory for a message grows as it arrives, not by what its header claims.
 //
 // Status codes
-//   DeadlineExceeded   the time-out has passed. A Receive that timed out goes
-//   on
-//                      where it was at the next call. A Send that timed out has
-//                      either written nothing, and may be repeated, or, as its
-//                      message says, a part: then nothing can be sent any more.
+//   DeadlineExceeded   the time-out has passed. The next Receive goes on where
+//                      this one was. A Send that timed out has either written
+//                      nothing, and may be repeated, or, as its message says, a
+//                      part: then nothing can be sent any more.
 //   OutOfRange         Receive: the peer has closed, between two messages.
 //   DataLoss           Receive: the peer closed or died inside a message; or
 //                      what it sent is not a frame.
@@ -111,10 +109,11 @@ struct ConnectionOptions {
 
   // How many bytes of what was sent the kernel may hold until the peer receives
   // them. Zero: its default, which is 64 KiB for a pipe and 208 KiB for a unix
-  // socket, and once a larger message is sent, enough for that, up to 1 MiB.
-  // Gives less, without a word, where the system allows no more:
-  // /proc/sys/fs/pipe-max-size and pipe-user-pages-soft of pipe(7),
-  // /proc/sys/net/core/wmem_max of socket(7).
+  // socket, and once a larger message is sent, enough for that, up to 256 KiB
+  // and 1 MiB. A pipe of 1 MiB is faster still for messages of that size, but
+  // all pipes of a user share pipe-user-pages-soft, 64 MiB. Gives less, without
+  // a word, where the system allows no more: /proc/sys/fs/pipe-max-size and
+  // pipe-user-pages-soft of pipe(7), /proc/sys/net/core/wmem_max of socket(7).
   size_t buffer_bytes = 0;
 };
 

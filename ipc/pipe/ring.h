@@ -46,9 +46,8 @@
 // - Leave: as if this end had not been attached. Another one may attach.
 // - Close or ~RingReceiver: the sender gets Unavailable; what was not received
 //   is lost. Final, too.
-// - The receiver dies, or never comes: the sender fills the ring, and then
-// waits
-//   for another receiver up to its time-out.
+// - The receiver dies, or never comes: the sender fills the ring, and waits for
+//   another receiver up to its time-out.
 // Who is dead is known from the kernel alone; one that is stopped or slow is
 // not taken for it. Whatever an end was doing when it was killed, the other one
 // goes on, and so does its successor: there is nothing to repair.

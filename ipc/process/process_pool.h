@@ -50,8 +50,7 @@
 //   ResourceExhausted  its result is longer than max_result_bytes
 //   Cancelled          by Cancel, Terminate or the end of the pool
 //   Unavailable        no worker can be started, or workers end before they
-//   take
-//                      a task
+//                      take a task
 //
 // Thread safety: one thread at a time may use a pool and its tasks.
 //

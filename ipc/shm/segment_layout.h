@@ -2,9 +2,8 @@
 // byte order, which the header tells.
 //
 //   offset
-//        0  SegmentHeader        64 bytes, written by the creator before
-//        anybody
-//                                else has the descriptor; never changed
+//        0  SegmentHeader        64 bytes, written by the creator before it
+//                                gives the descriptor away; never changed
 //       64  participants         8 bytes each; see ipc/base/participants.h
 //   header_size                  rounded up to 64
 //           user area            user_size bytes, zero at first
