@@ -4,10 +4,16 @@
 //
 //   request   ForkRequest | name | argument      + fds: report, granted...
 //   answer    ForkAnswer  | message              + fd: pidfd, if OK
+//   disown    ForkRequest                        without fds
 //
 // One answer to each request, in order. `report` is the writing end of a pipe,
 // into which the server writes an ExitReport (see process.h) once it has reaped
-// the child.
+// the child. If nobody has its reading end any more when the request's turn
+// comes, the client has given up and nothing is started.
+//
+// A client that could not receive the pidfd disowns the child: the server,
+// which alone knows whether that pid is its child still, kills it. There is no
+// answer.
 #ifndef IPC_PROCESS_FORK_PROTOCOL_H_
 #define IPC_PROCESS_FORK_PROTOCOL_H_
 
@@ -17,9 +23,10 @@
 namespace ipc::process {
 
 struct ForkRequest {
-  uint64_t number;  // counts up; the answer repeats it
+  uint64_t
+      number;  // counts up, the answer repeats it; of a disowned child: pid
   uint32_t name_bytes;
-  uint32_t fd_count;  // with the report
+  uint32_t fd_count;  // with the report; 0: disown
 };
 static_assert(sizeof(ForkRequest) == 16);
 

@@ -93,22 +93,26 @@ class ForkServer::Client {
       return absl::FailedPreconditionError(
           "fork server: it was stopped: create another one");
     }
+    // For the child's pidfd. Better no child than one that nobody can have.
+    UniqueFd room = ReserveFd();
+    if (!room.ok()) {
+      return PosixError(errno, "fork server: a descriptor for the process");
+    }
     const uint64_t number = ++last_number_;
-    if (absl::Status s =
-            Send(number, function, argument, server_end.get(), fds, deadline);
+    std::vector<int> all = {server_end.get()};
+    all.insert(all.end(), fds.begin(), fds.end());
+    if (absl::Status s = Send(number, function, argument, all, deadline);
         !s.ok()) {
       return s;
     }
     while (true) {
-      absl::StatusOr<Answer> answer = Receive(deadline);
+      absl::StatusOr<Answer> answer = Receive(deadline, room);
       if (!answer.ok()) return answer.status();
       if (answer->head.number != number) {
         // To a request that somebody gave up. Nobody wants that child.
-        if (answer->pidfd.ok()) {
-          Process(answer->head.pid, std::move(answer->pidfd))
-              .Kill()
-              .IgnoreError();
-        }
+        if (answer->head.code == 0) Disown(answer->head.pid, deadline);
+        answer->pidfd.Reset();
+        room = ReserveFd();
         continue;
       }
       if (answer->head.code != 0) {
@@ -117,9 +121,11 @@ class ForkServer::Client {
                                          "\": ", answer->message));
       }
       if (!answer->pidfd.ok()) {
+        // Another thread was faster in taking the room.
+        Disown(answer->head.pid, deadline);
         return absl::ResourceExhaustedError(absl::StrCat(
             "fork server: no room here for a descriptor of process ",
-            answer->head.pid, ", which has been started: raise RLIMIT_NOFILE"));
+            answer->head.pid, ", which was killed: raise RLIMIT_NOFILE"));
       }
       return Process(answer->head.pid, std::move(answer->pidfd),
                      std::move(report));
@@ -167,14 +173,22 @@ class ForkServer::Client {
     busy_ = false;
   }
 
+  // Some descriptor, whose number is free again once it is closed.
+  UniqueFd ReserveFd() const {
+    return UniqueFd(fcntl(control_.get(), F_DUPFD_CLOEXEC, 0));
+  }
+
+  // Of a server that is gone, its children's fate is unknown anyway.
+  void Disown(pid_t child, Deadline deadline) {
+    Send(static_cast<uint64_t>(child), "", "", {}, deadline).IgnoreError();
+  }
+
   absl::Status Send(uint64_t number, absl::string_view function,
-                    absl::string_view argument, int report,
-                    absl::Span<const int> fds, Deadline deadline) {
-    std::vector<int> all = {report};
-    all.insert(all.end(), fds.begin(), fds.end());
+                    absl::string_view argument, const std::vector<int>& fds,
+                    Deadline deadline) {
     ForkRequest request = {.number = number,
                            .name_bytes = static_cast<uint32_t>(function.size()),
-                           .fd_count = static_cast<uint32_t>(all.size())};
+                           .fd_count = static_cast<uint32_t>(fds.size())};
     iovec bytes[] = {{.iov_base = &request, .iov_len = sizeof(request)},
                      {.iov_base = const_cast<char*>(function.data()),
                       .iov_len = function.size()},
@@ -185,13 +199,15 @@ class ForkServer::Client {
     msghdr message = {};
     message.msg_iov = bytes;
     message.msg_iovlen = 3;
-    message.msg_control = space;
-    message.msg_controllen = CMSG_SPACE(all.size() * sizeof(int));
-    cmsghdr* part = CMSG_FIRSTHDR(&message);
-    part->cmsg_level = SOL_SOCKET;
-    part->cmsg_type = SCM_RIGHTS;
-    part->cmsg_len = CMSG_LEN(all.size() * sizeof(int));
-    std::memcpy(CMSG_DATA(part), all.data(), all.size() * sizeof(int));
+    if (!fds.empty()) {
+      message.msg_control = space;
+      message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
+      cmsghdr* part = CMSG_FIRSTHDR(&message);
+      part->cmsg_level = SOL_SOCKET;
+      part->cmsg_type = SCM_RIGHTS;
+      part->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
+      std::memcpy(CMSG_DATA(part), fds.data(), fds.size() * sizeof(int));
+    }
     const int control = control_.get();
     while (true) {
       if (RetryOnEintr([&] {
@@ -208,9 +224,11 @@ class ForkServer::Client {
     }
   }
 
-  absl::StatusOr<Answer> Receive(Deadline deadline) {
+  // Closes `room` when a descriptor may come.
+  absl::StatusOr<Answer> Receive(Deadline deadline, UniqueFd& room) {
     const int control = control_.get();
     if (!WaitFor(control, POLLIN, deadline)) return Silent();
+    room.Reset();
     Answer answer = {};
     char text[kMaxForkMessageBytes];
     iovec bytes[] = {{.iov_base = &answer.head, .iov_len = sizeof(answer.head)},

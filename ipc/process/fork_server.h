@@ -91,10 +91,11 @@ class ForkServer {
   //
   // NotFound if the server has no such function; InvalidArgument if `argument`
   // and name exceed 64 KiB (grant a descriptor instead) or there are more than
-  // 252 fds; ResourceExhausted if the kernel has no room for a process or the
-  // server none for a descriptor; Unavailable if the server has ended;
-  // DeadlineExceeded if it did not answer: it is stopped, or the machine very
-  // busy. A child that it starts after all is killed by the next Start.
+  // 252 fds; ResourceExhausted if the kernel has no room for a process, or the
+  // server or this process (three are needed) none for a descriptor;
+  // Unavailable if the server has ended; DeadlineExceeded if it did not answer:
+  // it is stopped, or the machine very busy. A child that it starts after all
+  // is killed by the next Start.
   absl::StatusOr<Process> Start(
       absl::string_view function, absl::string_view argument = "",
       absl::Span<const int> fds = {},

@@ -165,8 +165,12 @@ absl::Status PoolCore::JoinWorkers(Deadline deadline) {
   if (absl::Status s = tasks_->CloseForSend(); !s.ok()) return s;
   for (std::optional<Worker>& worker : workers_) {
     while (worker.has_value()) {
-      // Results that nobody waits for any more must not hold a worker up.
+      // Results that nobody waits for any more must not hold a worker up, nor
+      // must a task: idle workers stay for it, as it may become theirs.
       ReceiveAll();
+      for (size_t i = 0; i < workers_.size(); ++i) {
+        if (workers_[i].has_value()) CheckTime(i);
+      }
       const absl::StatusOr<ExitStatus> status = worker->process.Join(
           std::min(ProcessPool::kTick, deadline.Remaining()));
       if (!absl::IsDeadlineExceeded(status.status())) {
@@ -382,13 +386,12 @@ void PoolCore::CheckTime(size_t index) {
   const int64_t since = entry.since_ns;
   // Not two halves of different tasks.
   if (id == 0 || entry.running != id) return;
-  const auto sent = sent_.find(id);
-  if (sent == sent_.end() || SinceMonotonic(since) <= options_.task_timeout) {
-    return;
-  }
+  if (SinceMonotonic(since) <= options_.task_timeout) return;
   Worker& worker = *workers_[index];
   worker.killed_for = id;
   worker.process.Kill().IgnoreError();
+  const auto sent = sent_.find(id);
+  if (sent == sent_.end()) return;  // nobody waits for it, but it has run on
   const Task task = sent->second;
   Settle(task, absl::DeadlineExceededError(absl::StrCat(
                    "process pool: the task ran for more than ",

@@ -111,7 +111,7 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   void GiveUp(const absl::Status& status);
 
   void LookAfterWorkers();
-  // Kills a worker whose task takes too long.
+  // Kills a worker whose task takes too long, also if nobody wants it any more.
   void CheckTime(size_t index);
   // Of a worker that has ended.
   void Replace(size_t index);

@@ -39,7 +39,9 @@
 // now and later: a replacement costs the same however large this process has
 // become, and is safe however many threads it has. Workers have 0, 1, 2 of this
 // process and what is their own. If this process ends, however, they are
-// killed.
+// killed. Only if somebody kills the server, a new one is forked, from this
+// process as it then is: if it has threads by then, the function must not need
+// a lock that one of them may hold (see Process::Start).
 //
 // Errors of a task
 //   whatever it returned; Unknown if it threw, and the worker goes on
@@ -106,7 +108,7 @@ class PoolTask {
   // Whether Get returns at once, as far as has been noticed.
   bool done() const;
   // Unless it is done: Cancelled is its result. If it has not begun, it never
-  // will; what runs already runs to its end, for nothing.
+  // will; what runs already runs to its end or to task_timeout, for nothing.
   void Cancel();
 
  private:

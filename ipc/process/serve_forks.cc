@@ -104,10 +104,11 @@ class Server {
     std::memcpy(&request, buffer_.data(), sizeof(request));
     const absl::string_view text(buffer_.data() + sizeof(request),
                                  static_cast<size_t>(n) - sizeof(request));
-    if (request.name_bytes > text.size() || request.fd_count == 0) {
+    if (request.name_bytes > text.size()) {
       control_.Reset();
       return;
     }
+    if (request.fd_count == 0) return KillDisowned(request.number);
     if (fds.size() != request.fd_count) {
       Answer(request.number,
              absl::ResourceExhaustedError(absl::StrCat(
@@ -117,9 +118,24 @@ class Server {
     }
     UniqueFd report = std::move(fds.front());
     fds.erase(fds.begin());
+    if (HasNoReader(report.get())) {
+      Answer(request.number, absl::CancelledError("the client gave up"));
+      return;
+    }
     Answer(request.number, Fork(text.substr(0, request.name_bytes),
                                 text.substr(request.name_bytes), std::move(fds),
                                 std::move(report)));
+  }
+
+  // If it has not been reaped, and so is who it was.
+  void KillDisowned(uint64_t pid) {
+    const auto child = reports_.find(static_cast<pid_t>(pid));
+    if (child != reports_.end()) kill(child->first, SIGKILL);
+  }
+
+  static bool HasNoReader(int pipe) {
+    pollfd end = {.fd = pipe, .events = 0, .revents = 0};
+    return poll(&end, 1, 0) == 1 && (end.revents & POLLERR) != 0;
   }
 
   static std::vector<UniqueFd> TakeFds(const msghdr& message) {
@@ -189,8 +205,16 @@ class Server {
       std::memcpy(CMSG_DATA(part), &pidfd, sizeof(int));
     }
     // A client that has gone shows at the next poll.
-    RetryOnEintr(
-        [&] { return sendmsg(control_.get(), &message, MSG_NOSIGNAL); });
+    if (RetryOnEintr([&] {
+          return sendmsg(control_.get(), &message, MSG_NOSIGNAL);
+        }) < 0 &&
+        child.ok()) {
+      // ETOOMANYREFS: too many descriptors of this user are on their way.
+      const absl::Status status = PosixError(
+          errno, "handing the process' descriptor over: it was killed");
+      KillDisowned(answer.pid);
+      Answer(number, status);
+    }
   }
 
   const ForkFunctions& functions_;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -9,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <string>
 #include <thread>
@@ -30,11 +32,13 @@
 #include "ipc/process/process.h"
 #include "ipc/process/spawn.h"
 #include "tests/testing/pipe.h"
+#include "tests/testing/process_state.h"
 
 namespace ipc::process {
 namespace {
 
 using testing::Pipe;
+using testing::ProcessState;
 using testing::ReadAll;
 
 using ::testing::AllOf;
@@ -269,6 +273,71 @@ TEST(ForkServerTest, TheServerIsStopped) {
   // What was started too late is killed, upon which its stream ends.
   ReadAll(pipe.read_end.get());
   EXPECT_TRUE(server.Stop().ok());
+}
+
+// Takes all descriptors but `left` of a limit that it sets, for as long as it
+// lives.
+class FdsTaken {
+ public:
+  FdsTaken(rlim_t limit, size_t left) {
+    EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
+    const rlimit lower = {limit, before_.rlim_max};
+    EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &lower), 0);
+    while (true) {
+      UniqueFd fd(fcntl(0, F_DUPFD_CLOEXEC, 0));
+      if (!fd.ok()) break;
+      taken_.push_back(std::move(fd));
+    }
+    EXPECT_GE(taken_.size(), left);
+    taken_.resize(taken_.size() - left);
+  }
+  ~FdsTaken() { EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &before_), 0); }
+
+ private:
+  rlimit before_;
+  std::vector<UniqueFd> taken_;
+};
+
+TEST(ForkServerTest, NoChildIsStartedThatNobodyCouldHave) {
+  ForkServer server = Create();
+  {
+    const FdsTaken taken(200, 2);
+    for (int i = 0; i < 5; ++i) {
+      EXPECT_EQ(server.Start("hang").status().code(),
+                absl::StatusCode::kResourceExhausted);
+    }
+  }
+  {
+    const FdsTaken taken(200, 3);
+    EXPECT_EQ(server.Start("exit", "3")->Join()->exitcode(), 3);
+  }
+  // No child is left for which it would wait.
+  EXPECT_TRUE(server.Stop(absl::Seconds(10)).ok());
+}
+
+TEST(ForkServerTest, AChildWhoseDescriptorDoesNotFitIsKilled) {
+  ForkServer server = Create();
+  ASSERT_TRUE(server.server().Signal(SIGSTOP).ok());
+  std::atomic<pid_t> tid = 0;
+  std::thread starter([&] {
+    tid = gettid();
+    const absl::Status status = server.Start("hang").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_THAT(status.message(), HasSubstr("was killed"));
+  });
+  // Until it has sent its request and waits.
+  while (tid == 0 || ProcessState(tid) != 'S') sched_yield();
+  {
+    const FdsTaken taken(200, 0);
+    rlimit limit;
+    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    // Not even for the one that it has kept free.
+    limit.rlim_cur = 3;
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    ASSERT_TRUE(server.server().Signal(SIGCONT).ok());
+    starter.join();
+  }
+  EXPECT_TRUE(server.Stop(absl::Seconds(10)).ok());
 }
 
 TEST(ForkServerTest, ATimeoutDoesNotWaitForOthers) {

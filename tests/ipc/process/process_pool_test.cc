@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -292,6 +293,56 @@ TEST_F(ProcessPoolTest, TaskTimeout) {
   EXPECT_TRUE(task.done());
   EXPECT_EQ(*next.Get(), "next");
   EXPECT_TRUE(pool.Join().ok());
+}
+
+// Nobody waits for the tasks any more, yet their workers are wanted.
+TEST_F(ProcessPoolTest, TaskTimeoutOfWhatWasCancelled) {
+  ProcessPool pool =
+      Create({.workers = 2, .task_timeout = absl::Milliseconds(200)});
+  for (int i = 0; i < 2; ++i) {
+    PoolTask hanging = *pool.Submit("hang " + fifo());
+    WaitForAnnounced();
+    hanging.Cancel();
+  }
+  EXPECT_EQ(*pool.Submit("echo on")->Get(absl::Seconds(10)), "on");
+  EXPECT_GE(pool.stats().deaths, 1U);
+  PoolTask last = *pool.Submit("hang " + fifo());
+  WaitForAnnounced();
+  last.Cancel();
+  EXPECT_TRUE(pool.Join(absl::Seconds(10)).ok());
+}
+
+// One worker is wanted, so one is started, in whatever state this process is.
+TEST_F(ProcessPoolTest, NoMoreWorkersThanWantedAtTheLimitOfDescriptors) {
+  ProcessPool pool = Create({.workers = 2});
+  const pid_t server = ListChildren().at(0);
+  std::vector<UniqueFd> taken;
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit lower = {200, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &lower), 0);
+  while (taken.empty() || taken.back().ok()) {
+    taken.emplace_back(fcntl(0, F_DUPFD_CLOEXEC, 0));
+  }
+  // Its two descriptors here are the only ones free.
+  ASSERT_EQ(kill(pool.worker_pids()[0], SIGKILL), 0);
+  // The other one does everything, while a replacement is tried at each tick.
+  const absl::Time end = absl::Now() + 10 * ProcessPool::kTick;
+  while (absl::Now() < end) {
+    ASSERT_EQ(*pool.Submit("echo on")->Get(absl::Seconds(10)), "on");
+  }
+  std::ifstream list(
+      absl::StrCat("/proc/", server, "/task/", server, "/children"));
+  ASSERT_TRUE(list.is_open());
+  std::vector<pid_t> workers;
+  for (pid_t pid; list >> pid;) workers.push_back(pid);
+  EXPECT_EQ(workers, pool.worker_pids());
+  EXPECT_THAT(workers, SizeIs(1));
+  list.close();
+  taken.clear();
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(*pool.Submit("echo on")->Get(), "on");
+  EXPECT_TRUE(pool.Join(absl::Seconds(10)).ok());
 }
 
 TEST_F(ProcessPoolTest, GetTimeoutCancelAndTerminate) {
