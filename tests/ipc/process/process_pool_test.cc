@@ -11,7 +11,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <deque>
 #include <fstream>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -276,6 +278,39 @@ TEST_F(ProcessPoolTest, WorkersAreKilledAllTheTime) {
   EXPECT_GT(kills, 0U);
   EXPECT_TRUE(pool.Join().ok());
   EXPECT_EQ(pool.stats().finished, uint64_t{kTasks});
+}
+
+// As are their servers: whatever is killed, the tasks are done.
+TEST_F(ProcessPoolTest, WorkersAndServersAreKilledAllTheTime) {
+  ProcessPool pool = Create({.workers = 3, .max_attempts = 200});
+  std::minstd_rand random(20261124);
+  uint64_t servers = 0;
+  std::deque<PoolTask> tasks;
+  const absl::Time end = absl::Now() + absl::Seconds(3);
+  for (int sent = 0, received = 0; absl::Now() < end || !tasks.empty();) {
+    if (absl::Now() < end) {
+      for (; tasks.size() < 16; ++sent) {
+        tasks.push_back(*pool.Submit(absl::StrCat("echo ", sent)));
+      }
+    }
+    if (random() % 8 == 0) {
+      for (const pid_t pid : pool.worker_pids()) {
+        if (random() % 2 == 0) kill(pid, SIGKILL);
+      }
+    }
+    if (random() % 64 == 0) {
+      for (const pid_t pid : ListChildren()) {
+        servers += kill(pid, SIGKILL) == 0;
+      }
+    }
+    const absl::StatusOr<std::string> result =
+        tasks.front().Get(absl::Seconds(30));
+    ASSERT_TRUE(result.ok()) << result.status();
+    ASSERT_EQ(*result, absl::StrCat(received++));
+    tasks.pop_front();
+  }
+  EXPECT_GT(servers, 0U);
+  EXPECT_TRUE(pool.Join(absl::Seconds(30)).ok());
 }
 
 TEST_F(ProcessPoolTest, TaskTimeout) {
