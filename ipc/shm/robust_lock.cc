@@ -47,7 +47,7 @@ void RobustLock::Ask(Wait* wait) {
 
 void RobustLock::SpinWhileOwned(Wait* wait) {
   static SpinHistory history;
-  SpinWait spin(&history, holder_cpu.load(std::memory_order_relaxed));
+  SpinWait spin(&history, holder_cpu.load(std::memory_order_relaxed) - 1);
   for (int looks = 1; (wait->seen & kOwner) != 0 && spin.Next(); ++looks) {
     if (looks == kLooksBeforeAsking) {
       Ask(wait);

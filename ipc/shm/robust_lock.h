@@ -62,7 +62,8 @@ struct RobustLock {
   static constexpr uint64_t kOwner = ~(kWaiters | kDirty | kWanted);
 
   std::atomic<uint64_t> word;
-  std::atomic<int32_t> holder_cpu;  // where it was taken last; only a hint
+  // Where it was last taken from another, plus one; 0 before. Only a hint.
+  std::atomic<int32_t> holder_cpu;
   uint32_t unused;
 
   // What the word of a lock is whose owner this is.
@@ -129,7 +130,7 @@ struct RobustLock {
  private:
   void NoteCpu() {
     // Relaxed, and not even stored if it is so already: nothing depends on it.
-    const int32_t cpu = CurrentCpu();
+    const int32_t cpu = CurrentCpu() + 1;
     if (holder_cpu.load(std::memory_order_relaxed) != cpu) {
       holder_cpu.store(cpu, std::memory_order_relaxed);
     }

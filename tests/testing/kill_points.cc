@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <climits>
 #include <cstdlib>
+#include <unordered_map>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -190,39 +191,66 @@ class Victim {
 
 // The addresses of the instructions of an operation in their order, as far as
 // they are known from the runs before, and where it fell asleep.
-struct Trace {
-  std::vector<uint64_t> addresses;
+class Trace {
+ public:
+  int size() const { return static_cast<int>(addresses_.size()); }
+  uint64_t operator[](int i) const {
+    return addresses_[static_cast<size_t>(i)];
+  }
+  void Append(uint64_t address) {
+    addresses_.push_back(address);
+    ++passes_[address];
+  }
+  // A string instruction with a repeat prefix is a step for each repetition,
+  // but meets a breakpoint only before the first.
+  bool MeetsBreakpoint(int i) const {
+    return i == 0 || (*this)[i] != (*this)[i - 1];
+  }
+  // Of the last instructions up to the k'th, the one that is passed least
+  // often: there one recognises best where one is.
+  int Landmark(int k) const {
+    int best = k;
+    for (int i = k; i >= 0; --i) {
+      if (!MeetsBreakpoint(i)) continue;
+      if (!MeetsBreakpoint(best) || Passes(i) < Passes(best)) best = i;
+      if (i <= k - kWayFromLandmark || Passes(best) == 1) break;
+    }
+    return best;
+  }
+
   int sleep_at = INT_MAX;  // before the instruction of this number
+
+ private:
+  // So that a landmark is better than the inside of a loop, and cheap.
+  static constexpr int kWayFromLandmark = 32;
+
+  int Passes(int i) const { return passes_.at((*this)[i]); }
+
+  std::vector<uint64_t> addresses_;
+  std::unordered_map<uint64_t, int> passes_;
 };
 
 // Runs one victim up to its k'th instruction. If it falls asleep before, it is
 // woken, unless that is where it is to die. REQUIRES: the trace is known up to
 // k.
 //
-// All but the last step are taken at once, by a hardware breakpoint at the
-// instruction before, which has to be passed as often as the trace says.
+// All but the last steps are taken at once, by a hardware breakpoint at a
+// landmark, which has to be passed as often as the trace says. The rest has to
+// go by the addresses of the trace: how often a loop is run through may depend
+// on the time, and a place in it means little.
 class Run {
  public:
   Run(KillPointCase& the_case, bool die_asleep)
       : case_(the_case), die_asleep_(die_asleep), victim_(the_case) {}
 
-  // False if the operation took another way than in the trace.
-  //
-  // A string instruction with a repeat prefix is a step for each repetition,
-  // but meets its breakpoint only before the first: so we leap to that, and the
-  // caller steps on.
+  // To the landmark before k. False if the operation took another way than in
+  // the trace.
   bool LeapTo(int k, const Trace& trace) {
-    const std::vector<uint64_t>& addresses = trace.addresses;
-    const auto begins = [&](int i) {
-      return i == 0 || addresses[static_cast<size_t>(i)] !=
-                           addresses[static_cast<size_t>(i) - 1];
-    };
-    while (!begins(k)) --k;
+    k = trace.Landmark(k);
     if (k == 0) return true;
-    const uint64_t target = addresses[static_cast<size_t>(k)];
-    victim_.SetBreakpoint(target);
+    victim_.SetBreakpoint(trace[k]);
     for (int i = 0; i <= k; ++i) {
-      if (addresses[static_cast<size_t>(i)] != target || !begins(i)) continue;
+      if (trace[i] != trace[k] || !trace.MeetsBreakpoint(i)) continue;
       Victim::State state = victim_.Go();
       if (state == Victim::State::kAsleep) {
         if (trace.sleep_at >= k || !WakeUp(&state)) {
@@ -284,25 +312,23 @@ KillPoint RunTo(KillPointCase& the_case, int k, bool die_asleep, Trace* trace) {
   // the case, so that a second one is no use. Then this point is where it
   // ended.
   Run run(the_case, die_asleep);
-  const int known = std::min(k, static_cast<int>(trace->addresses.size()) - 1);
+  const int known = std::min(k, trace->size() - 1);
   if (known > 0 && !run.LeapTo(known, *trace)) {
     KillPoint point = run.point();
     point.astray = !point.asleep;
     return point;
   }
-  while (run.instructions() < k) {
-    const size_t next = static_cast<size_t>(run.instructions());
-    if (trace->addresses.size() == next) {
-      trace->addresses.push_back(run.point().address);
+  while (true) {
+    KillPoint point = run.point();
+    if (trace->size() == point.instructions) {
+      trace->Append(point.address);
+    } else if (point.address != (*trace)[point.instructions]) {
+      point.astray = true;
+      return point;
     }
-    if (!run.Step(trace)) break;
+    if (point.instructions == k) return point;
+    if (!run.Step(trace)) return run.point();
   }
-  const KillPoint point = run.point();
-  if (!point.asleep && !point.completed &&
-      trace->addresses.size() == static_cast<size_t>(point.instructions)) {
-    trace->addresses.push_back(point.address);
-  }
-  return point;
 }
 
 }  // namespace

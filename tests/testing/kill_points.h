@@ -43,7 +43,7 @@ struct KillPoint {
   bool asleep = false;     // in a system call that had not returned
   bool woken = false;      // after Wake
   bool completed = false;  // the operation had run to its end
-  bool astray = false;     // on another way than the runs before, to its end
+  bool astray = false;     // on another way than the runs before, somewhere
   uint64_t address = 0;    // of the next instruction
 
   // "after 17 instructions, at Function+0x12 (library)"
