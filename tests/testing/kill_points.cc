@@ -222,7 +222,7 @@ class Trace {
 
  private:
   // So that a landmark is better than the inside of a loop, and cheap.
-  static constexpr int kWayFromLandmark = 32;
+  static constexpr int kWayFromLandmark = 100;
 
   int Passes(int i) const { return passes_.at((*this)[i]); }
 
@@ -370,11 +370,11 @@ KillPointReport KillAtEveryInstruction(
     if (!kill_at(k, false, &point)) return report;
     if (point.woken && !slept) {
       // The first one that came past the sleep: once more, to die in it.
-      slept = true;
       KillPoint asleep;
       if (!kill_at(k, true, &asleep)) return report;
-      report.asleep += asleep.asleep ? 1 : 0;
-      report.points += asleep.asleep ? 1 : 0;
+      slept = asleep.asleep;  // else it went astray: with the next one
+      report.asleep += slept ? 1 : 0;
+      report.points += slept ? 1 : 0;
     }
     if (point.astray) {
       // Somewhere it took another way than the runs that the trace is from, for

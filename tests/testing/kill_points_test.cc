@@ -145,6 +145,44 @@ TEST(KillPointsTest, KillsAsleepAndAfterBeingWoken) {
   EXPECT_LT(report.points, points);
 }
 
+[[gnu::noinline]] void Touch(std::atomic<uint32_t>* word) {
+  word->store(1, std::memory_order_relaxed);
+}
+
+// One victim in fifteen goes through its loop more often, like one that spins
+// until a time has passed.
+class SpinCase : public SharedCase {
+ public:
+  SpinCase(int number, bool* had_effect)
+      : rounds_(number % 15 == 14 ? 12 : 7), had_effect_(had_effect) {}
+  void Operate() override {
+    for (int i = 0; i < rounds_; ++i) Touch(&shared_->a);
+    shared_->b.store(1);
+    for (int i = 0; i < 4; ++i) Touch(&shared_->a);
+  }
+  void Check(const KillPoint& point) override {
+    if (point.astray) return;
+    const bool has_effect = shared_->b.load() != 0;
+    EXPECT_GE(has_effect, *had_effect_) << "this is an earlier point";
+    *had_effect_ |= has_effect;
+  }
+
+ private:
+  const int rounds_;
+  bool* const had_effect_;
+};
+
+// Where a victim goes another way than the others, it is not taken for one that
+// has come as far as they have.
+TEST(KillPointsTest, IsNotMisledByALoop) {
+  int cases = 0;
+  bool had_effect = false;
+  const KillPointReport report = KillAtEveryInstruction(
+      [&] { return std::make_unique<SpinCase>(cases++, &had_effect); });
+  EXPECT_TRUE(had_effect);
+  EXPECT_EQ(report.completed, 1);
+}
+
 class BadCase : public SharedCase {
  public:
   void Operate() override {
