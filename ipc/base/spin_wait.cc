@@ -22,7 +22,6 @@ constexpr uint32_t kRoundsPerLook = 16;
 // No answer takes less than two cache lines, and a peer that has more to do for
 // us can do some of it meanwhile, undisturbed.
 constexpr int kFirstPauses = 4;
-constexpr int kStreamPauses = 16;
 // After the quick rounds, when one pause more or less makes no difference.
 constexpr int kLongPauses = 4;
 
@@ -65,11 +64,14 @@ bool SpinWait::Next() {
       return false;
     }
   }
-  const int pauses =
-      rounds_ == 0 ? (expect_ == Expect::kMore ? kStreamPauses : kFirstPauses)
-      : has_just_begun() ? 1
-                         : kLongPauses;
-  for (int i = 0; i < pauses; ++i) Pause();
+  if (rounds_ == 0 && expect_ == Expect::kMore) {
+    PauseForStream();
+  } else {
+    const int pauses = rounds_ == 0       ? kFirstPauses
+                       : has_just_begun() ? 1
+                                          : kLongPauses;
+    for (int i = 0; i < pauses; ++i) Pause();
+  }
   ++rounds_;
   return true;
 }

@@ -31,6 +31,13 @@ inline void Pause() {
 #endif
 }
 
+// Of a receiver that has caught up with a stream: a microsecond or so, in
+// which its sender has the lines for itself.
+inline void PauseForStream() {
+  constexpr int kPauses = 32;
+  for (int i = 0; i < kPauses; ++i) Pause();
+}
+
 // What earlier waits on the same thing have taught. Thread-safe; private to a
 // process.
 class SpinHistory {

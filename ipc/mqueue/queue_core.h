@@ -122,7 +122,7 @@ class QueueCore {
   // or -1. Relaxed: a guess that orders nothing.
   SpinHistory spin_history[2];
   std::atomic<int> peer_cpu[2] = {-1, -1};
-  // At most SlotRing::prefetch_slots(). Relaxed: a guess that orders nothing.
+  // At most kStream. Relaxed: a guess that orders nothing.
   std::atomic<uint32_t> received_in_a_row{0};
   // CLOCK_MONOTONIC, in milliseconds, of the last look for the dead by a call
   // that does not wait. Relaxed: looking once too often or too late is no harm.
@@ -134,6 +134,11 @@ class QueueCore {
   pid_t poller_pid = -1;
 
  private:
+  // Who received so many messages without waiting is in a stream.
+  static constexpr uint32_t kStream = 2;
+  // A sender near a full queue looks at the head once in so many messages.
+  static constexpr uint64_t kLookEvery = 8;
+
   struct Unacked {
     BlockName block;
     Participant self;
@@ -155,8 +160,13 @@ class QueueCore {
   absl::Status Fenced(Side side);
   bool LooksDamaged() const;
   // After each claim.
-  void NotePeer(Side side, SlotRing* ring, const Claim& claim);
-  void Prefetch(Side side, const SlotRing& ring, const Claim& claim);
+  void NotePeer(Side side, uint32_t lane, const Claim& claim);
+  void Prefetch(Side side, const SlotRing& ring, uint32_t lane,
+                const Claim& claim);
+  bool IsStream() const {
+    return received_in_a_row.load(std::memory_order_relaxed) >= kStream;
+  }
+  bool FollowStream(uint32_t lane);
   void ClearBlocker(const Blocker& blocker);
   void ReapAll() const;
   bool IsReapDue();
@@ -204,33 +214,48 @@ class QueueCore {
   std::deque<Unacked> unacked_;  // guarded by unacked_lock_; oldest first
   // The heads and the high-water mark as last seen. Relaxed: statistics.
   std::atomic<uint64_t> high_water_seen_{0};
+  // By lane: the tail, and the position up to which there is room, as last
+  // seen. Relaxed: guesses that order nothing.
+  std::atomic<uint64_t> tail_seen_[kMaxLanes] = {};
+  std::atomic<uint64_t> room_seen_[kMaxLanes] = {};
   std::atomic<uint64_t> head_seen_[kMaxLanes] = {};
 };
 
 // Of every message, so without a call.
 
-inline void QueueCore::NotePeer(Side side, SlotRing* ring, const Claim& claim) {
+inline void QueueCore::NotePeer(Side side, uint32_t lane, const Claim& claim) {
   std::atomic<int>& noted = peer_cpu[static_cast<int>(side)];
-  const int cpu = ring->ExchangeCpu(claim);
+  SlotRing& ring = lanes[lane];
+  const int cpu = ring.ExchangeCpu(claim);
   // Threads that share this object need not share a written cache line.
   if (noted.load(std::memory_order_relaxed) != cpu) {
     noted.store(cpu, std::memory_order_relaxed);
   }
-  Prefetch(side, *ring, claim);
+  Prefetch(side, ring, lane, claim);
 }
 
-// The further slots are free, if the receivers keep up, and full, if they do
-// not: as many as were received in a row without waiting may well be there.
-inline void QueueCore::Prefetch(Side side, const SlotRing& ring,
+// Only what the other side is not just using: its lines would go back and
+// forth.
+inline void QueueCore::Prefetch(Side side, const SlotRing& ring, uint32_t lane,
                                 const Claim& claim) {
+  const uint64_t later = claim.position + ring.prefetch_slots();
   if (side == Side::kReceive) {
     const uint32_t in_a_row = received_in_a_row.load(std::memory_order_relaxed);
-    if (in_a_row < ring.prefetch_slots()) {
+    if (in_a_row < kStream) {
       received_in_a_row.store(in_a_row + 1, std::memory_order_relaxed);
       return;
     }
+    if (later < tail_seen_[lane].load(std::memory_order_relaxed)) {
+      ring.PrefetchAfter(claim);
+    }
+    return;
   }
-  ring.PrefetchAfter(claim);
+  if (later < room_seen_[lane].load(std::memory_order_relaxed)) {
+    ring.PrefetchAfter(claim);
+  } else if (claim.position % kLookEvery == 0) {
+    room_seen_[lane].store(ring.head() + geometry.slot_count,
+                           std::memory_order_relaxed);
+  }
 }
 
 inline void QueueCore::RingReceivers() {
@@ -251,7 +276,7 @@ absl::Status QueueCore::Await(Side side, absl::Duration timeout,
   // ahead for a moment; who got one waits for an answer.
   bool in_a_row = false;
   if (side == Side::kReceive) {
-    in_a_row = received_in_a_row.load(std::memory_order_relaxed) > 1;
+    in_a_row = IsStream();
     received_in_a_row.store(0, std::memory_order_relaxed);
   }
   const Deadline deadline = Deadline::After(timeout);
@@ -263,6 +288,10 @@ absl::Status QueueCore::Await(Side side, absl::Duration timeout,
     while (spin.Next()) {
       if (side == Side::kSend && blocker.kind == Blocker::kSlot &&
           spin.has_just_begun() && !lanes[blocker.lane].MaySendMany()) {
+        continue;
+      }
+      if (in_a_row && spin.has_just_begun() && receives_from_slots &&
+          !FollowStream(0)) {
         continue;
       }
       const Outcome outcome = attempt(*self, &blocker);

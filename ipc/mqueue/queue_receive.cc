@@ -4,10 +4,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "ipc/base/current_cpu.h"
+#include "ipc/base/spin_wait.h"
 #include "ipc/mqueue/queue_core.h"
 
 namespace ipc::mqueue {
 namespace {
+
+// A receiver in a stream lets its sender go ahead until there are so many.
+constexpr uint64_t kBatch = 16;
 
 Participant OwnerOf(const MessageMemory& memory) {
   return {memory.owner[0], memory.owner[1]};
@@ -96,7 +101,7 @@ absl::Status QueueCore::Take(absl::Duration timeout, bool may_wait,
   if (attachment->GetSelf(&self) &&
       TryTake(self, taken, &blocker) == Outcome::kOk) {
     if (taken->has_slot) {
-      NotePeer(Side::kReceive, &lanes[taken->lane], taken->claim);
+      NotePeer(Side::kReceive, taken->lane, taken->claim);
     }
     return Resolve(taken);
   }
@@ -118,7 +123,7 @@ absl::Status QueueCore::TakeSlowly(absl::Duration timeout, bool may_wait,
   }
   if (!status.ok()) return status;
   if (taken->has_slot) {
-    NotePeer(Side::kReceive, &lanes[taken->lane], taken->claim);
+    NotePeer(Side::kReceive, taken->lane, taken->claim);
   }
   return Resolve(taken);
 }
@@ -181,18 +186,41 @@ absl::StatusOr<std::string> QueueCore::FinishAsString(const Taken& taken) {
   return message;
 }
 
+// Whether the tail says that there is more, for a receiver in a stream. It is
+// looked at only when all that was seen there has been received: to look at a
+// slot that is just being written, or at the tail each time, would take the
+// line from the sender, so that both wait for each message's lines. If only a
+// few have come since, they are received a microsecond later, with those
+// that come meanwhile. A hint, as the tail may lag behind.
+bool QueueCore::FollowStream(uint32_t lane) {
+  const SlotRing& ring = lanes[lane];
+  const uint64_t head = ring.head();
+  if (head < tail_seen_[lane].load(std::memory_order_relaxed)) return true;
+  uint64_t tail = ring.tail();
+  if (head < tail && tail - head < std::min(kBatch, ring.slot_count() / 4) &&
+      peer_cpu[static_cast<int>(Side::kReceive)].load(
+          std::memory_order_relaxed) != CurrentCpu()) {
+    PauseForStream();
+    tail = ring.tail();
+  }
+  tail_seen_[lane].store(tail, std::memory_order_relaxed);
+  ring.PrefetchFrom(head, tail);
+  return head < tail;
+}
+
 absl::StatusOr<size_t> QueueCore::ReceiveInto(absl::Span<std::byte> buffer,
                                               absl::Duration timeout) {
   Taken taken;
   absl::Status status;
   if (!receives_from_slots || !attachment->GetSelf(&taken.self)) {
     status = Take(timeout, true, &taken);
-  } else if (lanes[0].BeginReceive(taken.self, &taken.claim) != Outcome::kOk) {
+  } else if ((IsStream() && !FollowStream(0)) ||
+             lanes[0].BeginReceive(taken.self, &taken.claim) != Outcome::kOk) {
     status = TakeSlowly(timeout, true, &taken);
   } else {
     // The usual case, in one go: a message is there, in its slot.
     SlotRing& ring = lanes[0];
-    NotePeer(Side::kReceive, &ring, taken.claim);
+    NotePeer(Side::kReceive, 0, taken.claim);
     const absl::Span<const std::byte> message = ring.Contents(taken.claim).data;
     if (message.data() != nullptr && message.size() <= buffer.size()) {
       if (!message.empty()) {

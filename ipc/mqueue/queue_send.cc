@@ -142,7 +142,7 @@ absl::Status QueueCore::ClaimSlot(const SendOptions& options, bool may_wait,
   if (attachment->GetSelf(&self) &&
       ring.BeginSend(self, claim) == Outcome::kOk) {
     *dropped = false;
-    NotePeer(Side::kSend, &ring, *claim);
+    NotePeer(Side::kSend, options.priority, *claim);
     return absl::OkStatus();
   }
   absl::Status status =
@@ -156,7 +156,7 @@ absl::Status QueueCore::ClaimSlot(const SendOptions& options, bool may_wait,
                    }
                    return outcome;
                  });
-  if (status.ok() && !*dropped) NotePeer(Side::kSend, &ring, *claim);
+  if (status.ok() && !*dropped) NotePeer(Side::kSend, options.priority, *claim);
   return status;
 }
 

@@ -24,6 +24,7 @@
 #ifndef IPC_MQUEUE_SLOT_RING_H_
 #define IPC_MQUEUE_SLOT_RING_H_
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <climits>
@@ -83,6 +84,15 @@ class SlotRing {
     PrefetchToWrite(later);
     if (stride_ > 64) PrefetchToWrite(later + 4);
   }
+  // The same for all of them up to there, or to `end`.
+  void PrefetchFrom(uint64_t position, uint64_t end) const {
+    end = std::min(end, position + prefetch_slots_);
+    for (; position < end; ++position) {
+      const SlotHeader* next = &slot(IndexOf(position));
+      PrefetchToWrite(next);
+      if (stride_ > 64) PrefetchToWrite(next + 4);
+    }
+  }
   // REQUIRES: a claim by BeginSend, and no more than inline_bytes.
   void Fill(const Claim& claim, absl::Span<const std::byte> message,
             uint16_t type);
@@ -141,6 +151,8 @@ class SlotRing {
 
   SlotWord Load(uint32_t i) const { return SlotWord(slot(i).word.load()); }
   uint64_t head() const { return lane_->head.load(); }
+  uint64_t tail() const { return lane_->tail.load(); }
+  uint64_t slot_count() const { return geometry_.slot_count; }
   // Wakes those who wait for what has just been freed here, or in the arena.
   void RingForRoom() {
     header_->senders.bell.Ring(senders_to_wake_);

@@ -8,8 +8,6 @@ namespace {
 
 // The head may lag by this part of the ring.
 constexpr uint64_t kLagPart = 8;
-// Of a receiver that has caught up with a stream: half a microsecond or so.
-constexpr int kStreamPauses = 16;
 
 bool IsPosition(uint64_t position) { return position % kRecordAlignment == 0; }
 
@@ -166,7 +164,7 @@ absl::Status ReceiverCore::AwaitOne(absl::Duration timeout) {
   // Who got several in a row will get several again, if it leaves the cache
   // lines to the sender for a moment; who got one waits for an answer.
   if (in_a_row_ > 1 && timeout > absl::ZeroDuration()) {
-    for (int i = 0; i < kStreamPauses; ++i) Pause();
+    PauseForStream();
   }
   in_a_row_ = 0;
   return Await(timeout, [this](bool) { return LookForRecord(); });
