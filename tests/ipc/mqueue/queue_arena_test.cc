@@ -133,8 +133,11 @@ TEST(QueueArenaTest, SenderWaitsForABlock) {
   EXPECT_EQ(queue.Send(Pattern(4094), absl::Milliseconds(5)).code(),
             absl::StatusCode::kDeadlineExceeded);
   EXPECT_GT(queue.stats().blocked, absl::Milliseconds(4));
+  // No tick from here on: only the Ack wakes it.
+  QueueTestPeer::SetParkTick(queue, 2 * kPatience);
   Child sender = Child::Fork(
       [&] { return queue.Send(Pattern(4094), kPatience).ok() ? 0 : 1; });
+  sender.AwaitSleep();
   EXPECT_EQ(kept.text(), Pattern(4096));
   ASSERT_TRUE(kept.Ack().ok());
   EXPECT_EQ(sender.Wait(), 0);

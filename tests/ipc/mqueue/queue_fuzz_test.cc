@@ -135,7 +135,9 @@ class Machine {
       : creator_(*Queue::CreateAnonymous(options)) {}
 
   void Step(Input& input) {
-    switch (input.Take<uint8_t>() % 14) {
+    // The last ones came later: the inputs from before mean what they did.
+    const uint8_t action = input.Take<uint8_t>();
+    switch (action < 224 ? action % 14 : 14 + action % 3) {
       case 0:
         return Write<uint64_t>(input);
       case 1:
@@ -213,6 +215,17 @@ class Machine {
         }
         return;
       }
+      case 14:
+        (void)queue(input).CloseForSend();
+        return;
+      case 15:
+        (void)queue(input).Join(absl::ZeroDuration());
+        return;
+      case 16:
+        if (kept_.empty()) return;
+        (void)kept_.back().GiveBack();
+        kept_.pop_back();
+        return;
     }
   }
 

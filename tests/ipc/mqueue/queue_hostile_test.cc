@@ -11,6 +11,7 @@
 #include <random>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -175,6 +176,107 @@ TEST(QueueHostileTest, FencedIsAbortedAndAttachesAnew) {
   EXPECT_EQ(*other.Receive(), "x");
 }
 
+// How long calls take that have a deadline. Each that looks at damaged words is
+// bounded in its steps, not in time, and may lose its CPU meanwhile; so what is
+// granted beyond the deadline is far more than any of them needs, and far less
+// than what hangs takes.
+class Stopwatch {
+ public:
+  static constexpr absl::Duration kSlack = absl::Seconds(10);
+
+  // What `call` returns, which may take `timeout`.
+  template <typename Call>
+  auto operator()(const char* name, absl::Duration timeout, Call call) {
+    const absl::Time start = absl::Now();
+    auto result = call();
+    const absl::Duration took = absl::Now() - start;
+    if (took > timeout + kSlack) {
+      fprintf(stderr, "%s of %s took %s\n", name,
+              absl::FormatDuration(timeout).c_str(),
+              absl::FormatDuration(took).c_str());
+      is_late_ = true;
+    }
+    return result;
+  }
+
+  bool is_late() const { return is_late_; }
+
+ private:
+  bool is_late_ = false;
+};
+
+// All calls there are, on a queue of messages of up to `max_bytes` that others
+// damage meanwhile: whatever they return, in time. Returns what is wrong.
+int Exercise(Queue& queue, size_t max_bytes, uint32_t seed, absl::Time until) {
+  std::mt19937 random(seed);
+  Stopwatch timed;
+  const std::string message(max_bytes, 'm');
+  const auto some_time = [&] { return absl::Milliseconds(random() % 2); };
+  while (absl::Now() < until) {
+    const absl::Duration to_send = some_time(), to_receive = some_time();
+    (void)timed("Send", to_send, [&] {
+      return queue.Send(
+          absl::string_view(message).substr(random() % (max_bytes + 1)),
+          {.timeout = to_send,
+           .priority = static_cast<uint32_t>(random() % 3)});
+    });
+    (void)timed("TrySend", absl::ZeroDuration(),
+                [&] { return queue.TrySend(message); });
+    absl::StatusOr<std::string> text =
+        timed("Receive", to_receive, [&] { return queue.Receive(to_receive); });
+    if (text.ok() && text->size() > max_bytes) return 1;
+    absl::StatusOr<std::optional<std::string>> more = timed(
+        "TryReceive", absl::ZeroDuration(), [&] { return queue.TryReceive(); });
+    if (more.ok() && more->has_value() && (*more)->size() > max_bytes) return 1;
+    std::byte buffer[64];
+    absl::StatusOr<size_t> size = timed("ReceiveInto", to_receive, [&] {
+      return queue.ReceiveInto(absl::MakeSpan(buffer), to_receive);
+    });
+    if (size.ok() && *size > sizeof(buffer)) return 1;
+    {
+      absl::StatusOr<Loan> loan = timed("Lend", to_send, [&] {
+        return queue.Lend(random() % max_bytes, to_send);
+      });
+      if (loan.ok()) {
+        if (loan->data().size() > max_bytes) return 1;
+        std::memset(loan->data().data(), 'l', loan->data().size());
+        (void)timed("Send of a loan", to_send, [&] {
+          return queue.Send(*std::move(loan), {.timeout = to_send});
+        });
+      }
+      absl::StatusOr<std::optional<Message>> in_place =
+          timed("TryReceiveMessage", absl::ZeroDuration(),
+                [&] { return queue.TryReceiveMessage(); });
+      if (in_place.ok() && in_place->has_value()) {
+        // Reads it all, wherever it is.
+        (void)std::string((*in_place)->text());
+        if (random() % 3 == 0) {
+          (void)timed("Ack", absl::ZeroDuration(),
+                      [&] { return (*in_place)->Ack(); });
+        } else if (random() % 2 == 0) {
+          (void)timed("GiveBack", absl::ZeroDuration(),
+                      [&] { return (*in_place)->GiveBack(); });
+        }
+      }
+      absl::StatusOr<std::vector<Message>> batch =
+          timed("ReceiveBatch", to_receive,
+                [&] { return queue.ReceiveBatch(3, to_receive); });
+      if (batch.ok() && batch->size() > 3) return 1;
+      (void)timed("TaskDone", absl::ZeroDuration(),
+                  [&] { return queue.TaskDone(); });
+      (void)timed("Join", to_receive, [&] { return queue.Join(to_receive); });
+    }
+    (void)timed("stats", absl::ZeroDuration(), [&] { return queue.stats(); });
+    if (queue.ApproximateSize() > 3 * queue.capacity()) return 1;
+  }
+  // The end of it, as far as it can still be told.
+  (void)timed("CloseForSend", absl::ZeroDuration(),
+              [&] { return queue.CloseForSend(); });
+  (void)timed("Receive from closed", absl::Milliseconds(1),
+              [&] { return queue.Receive(absl::Milliseconds(1)); });
+  return timed.is_late() ? 2 : 0;
+}
+
 // Two processes send and receive while a third one flips bits.
 TEST(QueueHostileTest, RandomBitFlips) {
   const unsigned seed = std::random_device()();
@@ -195,54 +297,26 @@ TEST(QueueHostileTest, RandomBitFlips) {
          .block_bytes = large ? 128u : 0});
     const uint32_t child_seed = random();
     const auto exercise = [&queue, max_bytes](uint32_t seed) {
-      std::mt19937 random(seed);
-      const absl::Time until = absl::Now() + absl::Milliseconds(150);
-      const std::string message(max_bytes, 'm');
-      while (absl::Now() < until) {
-        (void)queue.Send(
-            absl::string_view(message).substr(random() % (max_bytes + 1)),
-            absl::Milliseconds(random() % 2));
-        (void)queue.TrySend(message);
-        absl::StatusOr<std::string> text =
-            queue.Receive(absl::Milliseconds(random() % 2));
-        if (text.ok() && text->size() > max_bytes) return 1;
-        absl::StatusOr<std::optional<std::string>> more = queue.TryReceive();
-        if (more.ok() && more->has_value() && (*more)->size() > max_bytes)
-          return 1;
-        {
-          absl::StatusOr<Loan> loan = queue.TryLoan(random() % max_bytes);
-          if (loan.ok()) {
-            if (loan->data().size() > max_bytes) return 1;
-            std::memset(loan->data().data(), 'l', loan->data().size());
-            (void)queue.Send(*std::move(loan),
-                             {.timeout = absl::Milliseconds(1)});
-          }
-          absl::StatusOr<std::optional<Message>> in_place =
-              queue.TryReceiveMessage();
-          if (in_place.ok() && in_place->has_value()) {
-            // Reads it all, wherever it is.
-            (void)std::string((*in_place)->text());
-            if (random() % 2 == 0) (void)(*in_place)->Ack();
-          }
-          (void)queue.TaskDone();
-          (void)queue.Join(absl::ZeroDuration());
-        }
-        (void)queue.stats();
-        if (queue.ApproximateSize() > 3 * queue.capacity()) return 1;
-      }
-      return 0;
+      return Exercise(queue, max_bytes, seed,
+                      absl::Now() + absl::Milliseconds(150));
     };
     Child a = Child::Fork([&] { return exercise(child_seed); });
     Child b = Child::Fork([&] { return exercise(child_seed + 1); });
     Child c = Child::Fork([&] {
       // One that attaches meanwhile, too.
       const absl::Time until = absl::Now() + absl::Milliseconds(150);
+      Stopwatch timed;
       while (absl::Now() < until) {
         absl::StatusOr<Queue> other =
-            Queue::FromFd(UniqueFd(fcntl(queue.fd(), F_DUPFD_CLOEXEC, 0)));
-        if (other.ok()) (void)other->TryReceive();
+            timed("FromFd", absl::ZeroDuration(), [&] {
+              return Queue::FromFd(
+                  UniqueFd(fcntl(queue.fd(), F_DUPFD_CLOEXEC, 0)));
+            });
+        if (!other.ok()) continue;
+        (void)timed("TryReceive", absl::ZeroDuration(),
+                    [&] { return other->TryReceive(); });
       }
-      return 0;
+      return timed.is_late() ? 2 : 0;
     });
     const absl::Span<std::byte> bytes = QueueTestPeer::bytes(queue);
     const absl::Time until = absl::Now() + absl::Milliseconds(100);

@@ -1,251 +1,72 @@
 // A process killed after every machine instruction of every operation of a
-// queue. Afterwards the survivor can send and receive, within two park ticks;
-// messages are whole, and each is delivered as queue.h says; no slot and no
-// block is lost.
+// queue; queue_kill.h says what is expected of the survivors.
 //
 //   bazel test -c opt //tests/ipc/mqueue:queue_kill_test
 //
 // Without -c opt there are several times as many instructions, and only every
 // eleventh is a point.
-#include <fcntl.h>
-#include <unistd.h>
+#include "tests/ipc/mqueue/queue_kill.h"
 
-#include <algorithm>
+#include <fcntl.h>
+
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/clock.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
 #include "ipc/base/participants.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/mqueue/arena.h"
-#include "ipc/mqueue/block_word.h"
 #include "ipc/mqueue/message.h"
+#include "ipc/mqueue/policy.h"
 #include "ipc/mqueue/queue.h"
 #include "ipc/mqueue/slot_ring.h"
-#include "tests/ipc/mqueue/numbered_message.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
 #include "tests/testing/child.h"
-#include "tests/testing/kill_points.h"
 
 namespace ipc::mqueue {
 namespace {
 
 using testing::Child;
-using testing::KillPoint;
 
-#ifdef __OPTIMIZE__
-constexpr int kStride = 1;
-#else
-constexpr int kStride = 11;
-#endif
+using Step = std::function<void(Queue&)>;
 
-constexpr absl::Duration kTick = absl::Milliseconds(2);
-// Long enough never to pass unless something hangs.
-constexpr absl::Duration kPatience = absl::Seconds(20);
-constexpr uint64_t kBefore = 1, kVictims = 2, kAfter = 3;
+constexpr Fate kSent = {Effect::kAppears, Redelivery::kNever};
+constexpr Fate kReceived = {Effect::kDisappears, Redelivery::kOnceTaken};
+constexpr Fate kUntouched = {Effect::kStays, Redelivery::kNever};
+constexpr Fate kKept = {Effect::kStays, Redelivery::kOnceTaken};
+constexpr Fate kComesAgain = {Effect::kStays, Redelivery::kAlways};
 
-// How often the survivor may get the victim's message, by when it was killed.
-enum class Effect {
-  kNone,        // never: there is no message of the victim's
-  kAppears,     // not before some point, and always from there on
-  kDisappears,  // always before some point, and not from there on
-  kStays,       // always, exactly once
-};
-
-struct Operation {
-  const char* name;
-  Options options;
-  size_t message_bytes;  // what is sent, by anybody
-  Effect effect;
-  // In the parent, before the fork: what has to be there.
-  std::function<void(Queue&)> arrange = [](Queue&) {};
-  // In the victim: what it does before the first instruction that counts, and
-  // what it is killed in.
-  std::function<void(Queue&)> prepare = [](Queue&) {};
-  std::function<void(Queue&)> operate;
-  std::function<void(Queue&)> wake = nullptr;
-};
-
-std::string Text(uint64_t sender, size_t bytes) {
-  // Of exactly so many bytes: padded by what the digest does not cover.
-  std::string text = NumberedMessage{sender, bytes}.Encode(
-      std::min<size_t>(bytes, NumberedMessage::kMaxBytes));
-  const size_t digest = text.size();
-  text.resize(bytes, 'p');
-  return text.substr(0, std::max(digest, bytes));
-}
-
-class QueueCase : public testing::KillPointCase {
- public:
-  struct Observed {
-    bool had_effect = false;
-    absl::Duration slowest;
-    int slow = 0;
+Step Send(Sender sender, size_t bytes, uint32_t priority = 0) {
+  return [text = KillText(sender, bytes), priority](Queue& queue) {
+    (void)queue.Send(text, {.priority = priority});
   };
-
-  QueueCase(const Operation& operation, Observed* observed)
-      : operation_(operation),
-        observed_(observed),
-        queue_(*Queue::CreateAnonymous(operation.options)) {
-    QueueTestPeer::SetParkTick(queue_, kTick);
-    operation_.arrange(queue_);
-  }
-
-  void Prepare() override {
-    // A child attaches at its first call.
-    (void)QueueTestPeer::attachment(queue_).Self();
-    // So that it does the same each time, however long it takes.
-    QueueTestPeer::SetParkTick(queue_, kPatience);
-    operation_.prepare(queue_);
-  }
-  void Operate() override { operation_.operate(queue_); }
-  bool Wake() override {
-    if (operation_.wake == nullptr) return false;
-    operation_.wake(queue_);
-    return true;
-  }
-
-  void Check(const KillPoint& point) override {
-    const absl::Time start = absl::Now();
-    // Both directions: what was there comes out, and then what we put in.
-    std::vector<int> received(4);
-    ReceiveAll(&received);
-    const std::string after = Text(kAfter, operation_.message_bytes);
-    absl::Status sent;
-    do {
-      // What the dead one held may come back, and has to make room first.
-      sent = queue_.Send(after, kTick);
-      ReceiveAll(&received);
-    } while (absl::IsDeadlineExceeded(sent) && absl::Now() - start < kPatience);
-    if (absl::IsFailedPrecondition(sent)) {
-      CheckClosed();
-    } else {
-      ASSERT_TRUE(sent.ok()) << sent;
-      for (int i = 0; received[kAfter] == 0 && i < 16; ++i) {
-        Receive(kPatience, &received);
-      }
-      ASSERT_EQ(received[kAfter], 1);
-    }
-    const absl::Duration took = absl::Now() - start;
-    observed_->slowest = std::max(observed_->slowest, took);
-    // Two ticks, and what a loaded machine takes besides.
-    observed_->slow += took > 2 * kTick + absl::Milliseconds(10) ? 1 : 0;
-    // What the dead one held may come back only now that it is reaped.
-    QueueTestPeer::attachment(queue_).ReapAll();
-    ReceiveAll(&received);
-    CheckEffect(point, received[kVictims]);
-    if (!absl::IsFailedPrecondition(sent)) CheckNothingIsLost();
-  }
-
- private:
-  void Receive(absl::Duration timeout, std::vector<int>* received) {
-    absl::StatusOr<Message> message = queue_.ReceiveMessage(timeout);
-    if (!message.ok()) return;
-    Count(*message, received);
-  }
-  void ReceiveAll(std::vector<int>* received) {
-    while (true) {
-      absl::StatusOr<std::optional<Message>> message =
-          queue_.TryReceiveMessage();
-      if (absl::IsOutOfRange(message.status())) return;
-      ASSERT_TRUE(message.ok()) << message.status();
-      if (!message->has_value()) return;
-      Count(**message, received);
-    }
-  }
-  void Count(Message& message, std::vector<int>* received) const {
-    ASSERT_GE(message.data().size(), sizeof(uint64_t));
-    uint64_t sender;
-    std::memcpy(&sender, message.data().data(), sizeof(sender));
-    ASSERT_LT(sender, received->size());
-    ASSERT_EQ(message.text(), Text(sender, operation_.message_bytes)) << "torn";
-    ++(*received)[sender];
-    ASSERT_TRUE(message.Ack().ok());
-  }
-
-  void CheckEffect(const KillPoint& point, int times) {
-    switch (operation_.effect) {
-      case Effect::kNone:
-        EXPECT_EQ(times, 0);
-        return;
-      case Effect::kStays:
-        EXPECT_EQ(times, 1);
-        return;
-      case Effect::kAppears:
-      case Effect::kDisappears: {
-        ASSERT_LE(times, 1) << "twice";
-        const bool has_effect =
-            (times == 1) == (operation_.effect == Effect::kAppears);
-        // The commit is one instruction: what it has done stays done.
-        if (!point.astray) {
-          EXPECT_GE(has_effect, observed_->had_effect);
-        }
-        if (point.completed) {
-          EXPECT_TRUE(has_effect);
-        }
-        if (point.instructions == 0 && !point.astray) {
-          EXPECT_FALSE(has_effect);
-        }
-        observed_->had_effect |= has_effect && !point.astray;
-        return;
-      }
-    }
-  }
-
-  void CheckClosed() {
-    EXPECT_EQ(queue_.ReceiveMessage(kPatience).status().code(),
-              absl::StatusCode::kOutOfRange);
-  }
-
-  // Every slot and every block can be used.
-  void CheckNothingIsLost() {
-    Arena& arena = QueueTestPeer::arena(queue_);
-    for (uint32_t i = 0; i < arena.block_count(); ++i) {
-      ASSERT_FALSE(arena.Load(i).IsInUse()) << "block " << i << " is lost";
-    }
-    EXPECT_EQ(queue_.stats().pending, 0u);
-    const std::string text = Text(kAfter, operation_.message_bytes);
-    for (size_t i = 0; i < queue_.capacity(); ++i) {
-      ASSERT_TRUE(queue_.TrySend(text).ok()) << "slot " << i << " is lost";
-    }
-    std::vector<int> received(4);
-    ReceiveAll(&received);
-    EXPECT_EQ(received[kAfter], static_cast<int>(queue_.capacity()));
-  }
-
-  const Operation& operation_;
-  Observed* const observed_;
-  Queue queue_;
-};
-
-Options With(uint64_t slots, size_t bytes, Delivery delivery) {
-  return {.slots = slots,
-          .message_bytes = bytes,
-          .delivery = delivery,
-          .arena_bytes = bytes > 240 || delivery == Delivery::kExplicitAck
-                             ? 1024 * (2 * slots + 2)
-                             : 0,
-          .block_bytes = 512,
-          .participants = 8};
 }
+void Receive(Queue& queue) { (void)queue.Receive(); }
+void TryReceive(Queue& queue) { (void)queue.TryReceive(); }
+void Close(Queue& queue) { (void)queue.CloseForSend(); }
+void ReapAll(Queue& queue) { QueueTestPeer::attachment(queue).ReapAll(); }
 
-constexpr size_t kInline = 64, kLarge = 1000;
+Step Both(Step first, Step second) {
+  return [first = std::move(first), second = std::move(second)](Queue& queue) {
+    first(queue);
+    second(queue);
+  };
+}
 
 // A third process dies before the victim begins, in the middle of `work`.
-void LeaveADead(Queue& queue, const std::function<void(Queue&)>& work) {
+void LeaveADead(Queue& queue, const Step& work) {
   Child dead = Child::Fork([&] {
     work(queue);
     Child::StopSelf();
@@ -255,251 +76,372 @@ void LeaveADead(Queue& queue, const std::function<void(Queue&)>& work) {
   dead.Kill();
 }
 
-std::vector<Operation> Operations() {
-  std::vector<Operation> all;
-  const auto send = [](size_t bytes) {
-    return [text = Text(kVictims, bytes)](Queue& queue) {
-      (void)queue.Send(text);
-    };
-  };
-  const auto receive = [](Queue& queue) { (void)queue.Receive(); };
+// How far the dead ones had come; with a message in the arena, when the block
+// had changed hands already but not the slot.
+void BeginReceive(Queue& queue) {
+  SlotRing::Claim claim;
+  (void)QueueTestPeer::BeginReceive(queue, &claim);
+}
+void BeginSend(Queue& queue) {
+  SlotRing::Claim claim;
+  (void)QueueTestPeer::BeginSend(queue, &claim);
+}
+void ReceiveUpToTheSlot(Queue& queue) {
+  SlotRing::Claim claim;
+  (void)QueueTestPeer::BeginReceive(queue, &claim);
+  (void)QueueTestPeer::arena(queue).Hold(
+      *QueueTestPeer::attachment(queue).Self(),
+      QueueTestPeer::ring(queue).Contents(claim).block);
+}
+void SendUpToTheSlot(Queue& queue) {
+  const Participant self = *QueueTestPeer::attachment(queue).Self();
+  Arena& arena = QueueTestPeer::arena(queue);
+  BlockName block;
+  SlotRing::Claim claim;
+  (void)arena.Allocate(self, kLarge, &block);
+  (void)QueueTestPeer::BeginSend(queue, &claim);
+  arena.Describe(block, kLarge, 0, 0);
+  QueueTestPeer::ring(queue).FillName(claim, block);
+  (void)arena.Enqueue(self, block);
+}
+void KeepALoan(Queue& queue) {
+  BlockName block;
+  (void)QueueTestPeer::arena(queue).Allocate(
+      *QueueTestPeer::attachment(queue).Self(), kLarge, &block);
+}
+
+// Messages in slots, and in the arena.
+void AddOfEachSize(std::vector<QueueKill>* all) {
   for (const bool large : {false, true}) {
     const size_t bytes = large ? kLarge : kInline;
-    const Options options = With(2, bytes, Delivery::kAutoAck);
+    const Options options = KillOptions(2, bytes, Delivery::kAutoAck);
     Options one_slot = options;
     one_slot.slots = 1;
-    const auto name = [large](const char* inline_name, const char* arena_name) {
-      return large ? arena_name : inline_name;
+    const auto add = [&](const char* inline_name, const char* arena_name,
+                         QueueKill kill) {
+      kill.name = large ? arena_name : inline_name;
+      kill.message_bytes = bytes;
+      all->push_back(std::move(kill));
     };
-    all.push_back({.name = name("SendInline", "SendInArena"),
-                   .options = options,
-                   .message_bytes = bytes,
-                   .effect = Effect::kAppears,
-                   .operate = send(bytes)});
-    all.push_back(
-        {.name = name("SendToFullOneInline", "SendToFullOneInArena"),
-         .options = one_slot,
-         .message_bytes = bytes,
-         .effect = Effect::kNone,
-         .arrange =
-             [bytes](Queue& queue) { (void)queue.Send(Text(kBefore, bytes)); },
-         .operate = [text = Text(kVictims, bytes)](
-                        Queue& queue) { (void)queue.TrySend(text); }});
-    all.push_back({.name = name("ReceiveInline", "ReceiveInArena"),
-                   .options = options,
-                   .message_bytes = bytes,
-                   .effect = Effect::kDisappears,
-                   .arrange = send(bytes),
-                   .operate = receive});
-    all.push_back({.name = name("ReceiveIntoInline", "ReceiveIntoInArena"),
-                   .options = options,
-                   .message_bytes = bytes,
-                   .effect = Effect::kDisappears,
-                   .arrange = send(bytes),
-                   .operate = [](Queue& queue) {
-                     std::byte buffer[kLarge];
-                     (void)queue.ReceiveInto(absl::MakeSpan(buffer));
-                   }});
-    all.push_back(
-        {.name = name("ReceiveMessageInline", "ReceiveMessageInArena"),
-         .options = options,
-         .message_bytes = bytes,
-         .effect = Effect::kDisappears,
-         .arrange = send(bytes),
+    add("SendInline", "SendInArena",
+        {.options = options,
+         .victims = kSent,
+         .operate = Send(kVictims, bytes)});
+    add("SendToFullOneInline", "SendToFullOneInArena",
+        {.options = one_slot,
+         .before = kUntouched,
+         .arrange = Send(kBefore, bytes),
+         .operate = [text = KillText(kVictims, bytes)](Queue& queue) {
+           (void)queue.TrySend(text);
+         }});
+    add("ReceiveInline", "ReceiveInArena",
+        {.options = options,
+         .victims = kReceived,
+         .arrange = Send(kVictims, bytes),
+         .operate = Receive});
+    // Whoever sends then comes round to what the dead one was receiving.
+    add("ReceiveFromFullOneInline", "ReceiveFromFullOneInArena",
+        {.options = one_slot,
+         .victims = kReceived,
+         .arrange = Send(kVictims, bytes),
+         .operate = Receive});
+    add("ReceiveIntoInline", "ReceiveIntoInArena",
+        {.options = options,
+         .victims = kReceived,
+         .arrange = Send(kVictims, bytes),
+         .operate = [](Queue& queue) {
+           std::byte buffer[kLarge];
+           (void)queue.ReceiveInto(absl::MakeSpan(buffer));
+         }});
+    add("ReceiveMessageInline", "ReceiveMessageInArena",
+        {.options = options,
+         .victims = kReceived,
+         .arrange = Send(kVictims, bytes),
          .operate = [](Queue& queue) {
            absl::StatusOr<Message> message = queue.ReceiveMessage();
          }});
-    all.push_back({.name = name("PutBackInline", "PutBackInArena"),
-                   .options = options,
-                   .message_bytes = bytes,
-                   .effect = Effect::kStays,
-                   .arrange = send(bytes),
-                   .operate = [](Queue& queue) {
-                     std::byte byte;
-                     (void)queue.ReceiveInto(absl::MakeSpan(&byte, 1));
-                   }});
-    all.push_back(
-        {.name = name("ParkAndReceiveInline", "ParkAndReceiveInArena"),
-         .options = options,
-         .message_bytes = bytes,
-         .effect = Effect::kNone,
-         .operate = receive,
-         .wake = [bytes](Queue& queue) {
-           (void)queue.Send(Text(kBefore, bytes));
+    add("ReceiveBatchInline", "ReceiveBatchInArena",
+        {.options = options,
+         .before = kReceived,
+         .victims = kReceived,
+         .arrange = Both(Send(kBefore, bytes), Send(kVictims, bytes)),
+         .operate = [](Queue& queue) {
+           absl::StatusOr<std::vector<Message>> batch = queue.ReceiveBatch(2);
          }});
-    all.push_back(
-        {.name = name("ParkAndSendInline", "ParkAndSendInArena"),
-         .options = one_slot,
-         .message_bytes = bytes,
-         .effect = Effect::kAppears,
-         .arrange =
-             [bytes](Queue& queue) { (void)queue.Send(Text(kBefore, bytes)); },
-         .operate = send(bytes),
-         .wake = [](Queue& queue) { (void)queue.TryReceive(); }});
+    add("PutBackInline", "PutBackInArena",
+        {.options = options,
+         .victims = kKept,
+         .arrange = Send(kVictims, bytes),
+         .operate = [](Queue& queue) {
+           std::byte byte;
+           (void)queue.ReceiveInto(absl::MakeSpan(&byte, 1));
+         }});
+    add("ParkAndReceiveInline", "ParkAndReceiveInArena",
+        {.options = options,
+         .before = {Effect::kSentByWake, Redelivery::kOnceTaken},
+         .operate = Receive,
+         .wake = Send(kBefore, bytes)});
+    add("ParkAndSendInline", "ParkAndSendInArena",
+        {.options = one_slot,
+         .before = {Effect::kTakenByWake, Redelivery::kNever},
+         .victims = kSent,
+         .arrange = Send(kBefore, bytes),
+         .operate = Send(kVictims, bytes),
+         .wake = TryReceive});
     Options overwriting = one_slot;
     overwriting.full_policy = FullPolicy::kOverwriteOldest;
-    all.push_back(
-        {.name = name("OverwriteInline", "OverwriteInArena"),
-         .options = overwriting,
-         .message_bytes = bytes,
-         .effect = Effect::kAppears,
-         .arrange =
-             [bytes](Queue& queue) { (void)queue.Send(Text(kBefore, bytes)); },
-         .operate = send(bytes)});
+    add("OverwriteInline", "OverwriteInArena",
+        {.options = overwriting,
+         .before = kReceived,
+         .victims = kSent,
+         .arrange = Send(kBefore, bytes),
+         .operate = Send(kVictims, bytes)});
+    Options dropping = one_slot;
+    dropping.full_policy = FullPolicy::kDropNewest;
+    add("DropNewestInline", "DropNewestInArena",
+        {.options = dropping,
+         .before = kUntouched,
+         .arrange = Send(kBefore, bytes),
+         .operate = Send(kVictims, bytes)});
     // A sender and a receiver died; the victim is killed while it cleans up.
-    all.push_back(
-        {.name = name("ReapInline", "ReapInArena"),
-         .options = options,
-         .message_bytes = bytes,
-         .effect = Effect::kStays,
+    add("ReapInline", "ReapInArena",
+        {.options = options,
+         .victims = kComesAgain,
          .arrange =
-             [send, bytes](Queue& queue) {
-               send(bytes)(queue);
-               LeaveADead(queue, [](Queue& q) {
-                 SlotRing::Claim claim;
-                 (void)QueueTestPeer::BeginReceive(q, &claim);
-               });
-               LeaveADead(queue, [](Queue& q) {
-                 SlotRing::Claim claim;
-                 (void)QueueTestPeer::BeginSend(q, &claim);
-               });
+             [bytes](Queue& queue) {
+               Send(kVictims, bytes)(queue);
+               LeaveADead(queue, BeginReceive);
+               LeaveADead(queue, BeginSend);
              },
-         .operate =
-             [](Queue& queue) { QueueTestPeer::attachment(queue).ReapAll(); }});
+         .operate = ReapAll});
+    Options lanes = options;
+    lanes.priorities = 3;
+    add("SendOfAPriorityInline", "SendOfAPriorityInArena",
+        {.options = lanes,
+         .before = kUntouched,
+         .victims = kSent,
+         .arrange = Send(kBefore, bytes),
+         .operate = Send(kVictims, bytes, 1)});
+    add("ReceiveOfAPriorityInline", "ReceiveOfAPriorityInArena",
+        {.options = lanes,
+         .before = kUntouched,
+         .victims = kReceived,
+         .arrange = Both(Send(kBefore, bytes), Send(kVictims, bytes, 2)),
+         .operate = Receive});
+    add("ReceiveFromClosedInline", "ReceiveFromClosedInArena",
+        {.options = options,
+         .victims = kReceived,
+         .arrange = Both(Send(kVictims, bytes), Close),
+         .operate = Receive});
+    add("ReceiveTheEndInline", "ReceiveTheEndInArena",
+        {.options = options, .arrange = Close, .operate = TryReceive});
+    add("SendToClosedInline", "SendToClosedInArena",
+        {.options = options,
+         .before = kUntouched,
+         .arrange = Both(Send(kBefore, bytes), Close),
+         .operate = Send(kVictims, bytes)});
+    add("ParkAndJoinInline", "ParkAndJoinInArena",
+        {.options = options,
+         .before = {Effect::kTakenByWake, Redelivery::kNever},
+         .arrange = Send(kBefore, bytes),
+         .operate = [](Queue& queue) { (void)queue.Join(); },
+         .wake = TryReceive});
+    // The descriptor of the survivor is made readable, or its tick does that.
+    add("SendToAPollerInline", "SendToAPollerInArena",
+        {.options = options,
+         .victims = kSent,
+         .arrange =
+             [](Queue& queue) {
+               (void)queue.EnablePolling();
+               (void)queue.TryReceive();
+             },
+         .operate = Send(kVictims, bytes)});
   }
-  const Options arena = With(2, kLarge, Delivery::kAutoAck);
-  all.push_back({.name = "LendAndSendLoan",
-                 .options = arena,
-                 .message_bytes = kLarge,
-                 .effect = Effect::kAppears,
-                 .operate = [text = Text(kVictims, kLarge)](Queue& queue) {
-                   absl::StatusOr<Loan> loan = queue.TryLoan(kLarge);
-                   std::memcpy(loan->data().data(), text.data(), text.size());
-                   (void)queue.Send(*std::move(loan));
-                 }});
-  all.push_back({.name = "LendAndDrop",
-                 .options = arena,
-                 .message_bytes = kLarge,
-                 .effect = Effect::kNone,
-                 .operate = [](Queue& queue) {
-                   absl::StatusOr<Loan> loan = queue.TryLoan(kLarge);
-                 }});
-  all.push_back({.name = "Attach",
-                 .options = With(2, kInline, Delivery::kAutoAck),
-                 .message_bytes = kInline,
-                 .effect = Effect::kNone,
-                 .operate = [](Queue& queue) {
-                   // Not destroyed within the operation: that is Detach.
-                   new absl::StatusOr<Queue>(Queue::FromFd(
-                       UniqueFd(fcntl(queue.fd(), F_DUPFD_CLOEXEC, 0))));
-                 }});
-  all.push_back({.name = "AttachAndDetach",
-                 .options = With(2, kInline, Delivery::kAutoAck),
-                 .message_bytes = kInline,
-                 .effect = Effect::kNone,
-                 .operate = [](Queue& queue) {
-                   absl::StatusOr<Queue> same = Queue::FromFd(
-                       UniqueFd(fcntl(queue.fd(), F_DUPFD_CLOEXEC, 0)));
-                 }});
-  all.push_back({.name = "CloseForSend",
-                 .options = With(2, kInline, Delivery::kAutoAck),
-                 .message_bytes = kInline,
-                 .effect = Effect::kNone,
-                 .operate = [](Queue& queue) { (void)queue.CloseForSend(); }});
+}
 
-  const Options explicit_ack = With(2, kInline, Delivery::kExplicitAck);
-  // The victim receives before it is killed in what it does with the message.
-  const auto with_message = [](void (*use)(Message)) {
-    auto message = std::make_shared<std::optional<Message>>();
-    return std::pair<std::function<void(Queue&)>, std::function<void(Queue&)>>(
-        [message](Queue& queue) { message->emplace(*queue.ReceiveMessage()); },
-        [message, use](Queue&) { use(*std::move(*message)); });
-  };
-  all.push_back({.name = "SendExplicit",
-                 .options = explicit_ack,
-                 .message_bytes = kInline,
-                 .effect = Effect::kAppears,
-                 .operate = send(kInline)});
-  all.push_back({.name = "ReceiveExplicit",
-                 .options = explicit_ack,
-                 .message_bytes = kInline,
-                 .effect = Effect::kStays,
-                 .arrange = send(kInline),
-                 .operate = receive});
-  all.push_back({.name = "ReceiveAndTaskDone",
-                 .options = explicit_ack,
-                 .message_bytes = kInline,
-                 .effect = Effect::kDisappears,
-                 .arrange = send(kInline),
-                 .operate = [](Queue& queue) {
-                   (void)queue.Receive();
-                   (void)queue.TaskDone();
-                 }});
-  const auto ack = with_message([](Message message) { (void)message.Ack(); });
-  all.push_back({.name = "Ack",
-                 .options = explicit_ack,
-                 .message_bytes = kInline,
-                 .effect = Effect::kDisappears,
-                 .arrange = send(kInline),
-                 .prepare = ack.first,
-                 .operate = ack.second});
-  const auto give_back =
-      with_message([](Message message) { (void)message.GiveBack(); });
-  all.push_back({.name = "GiveBack",
-                 .options = explicit_ack,
-                 .message_bytes = kInline,
-                 .effect = Effect::kStays,
-                 .arrange = send(kInline),
-                 .prepare = give_back.first,
-                 .operate = give_back.second});
-  all.push_back({.name = "ReceiveRedelivered",
-                 .options = explicit_ack,
-                 .message_bytes = kInline,
-                 .effect = Effect::kStays,
-                 .arrange =
-                     [send](Queue& queue) {
-                       send(kInline)(queue);
-                       (void)queue.ReceiveMessage()->GiveBack();
-                     },
-                 .operate = receive});
-  all.push_back(
-      {.name = "ReapExplicit",
-       .options = explicit_ack,
+void AddOthers(std::vector<QueueKill>* all) {
+  const Options in_slots = KillOptions(2, kInline, Delivery::kAutoAck);
+  const Options in_arena = KillOptions(2, kLarge, Delivery::kAutoAck);
+  all->push_back({.name = "LendAndSendLoan",
+                  .options = in_arena,
+                  .message_bytes = kLarge,
+                  .victims = kSent,
+                  .operate = [text = KillText(kVictims, kLarge)](Queue& queue) {
+                    absl::StatusOr<Loan> loan = queue.TryLoan(kLarge);
+                    std::memcpy(loan->data().data(), text.data(), text.size());
+                    (void)queue.Send(*std::move(loan));
+                  }});
+  all->push_back({.name = "LendAndDrop",
+                  .options = in_arena,
+                  .message_bytes = kLarge,
+                  .operate = [](Queue& queue) {
+                    absl::StatusOr<Loan> loan = queue.TryLoan(kLarge);
+                  }});
+  // As ReapInArena, of those who had come further.
+  all->push_back({.name = "ReapUpToTheSlots",
+                  .options = in_arena,
+                  .message_bytes = kLarge,
+                  .victims = kComesAgain,
+                  .arrange =
+                      [](Queue& queue) {
+                        Send(kVictims, kLarge)(queue);
+                        LeaveADead(queue, ReceiveUpToTheSlot);
+                        LeaveADead(queue, SendUpToTheSlot);
+                        LeaveADead(queue, KeepALoan);
+                      },
+                  .operate = ReapAll});
+  all->push_back({.name = "Attach",
+                  .options = in_slots,
+                  .message_bytes = kInline,
+                  .operate = [](Queue& queue) {
+                    // Not destroyed within the operation: that is Detach.
+                    new absl::StatusOr<Queue>(Queue::FromFd(
+                        UniqueFd(fcntl(queue.fd(), F_DUPFD_CLOEXEC, 0))));
+                  }});
+  all->push_back({.name = "AttachAndDetach",
+                  .options = in_slots,
+                  .message_bytes = kInline,
+                  .operate = [](Queue& queue) {
+                    absl::StatusOr<Queue> same = Queue::FromFd(
+                        UniqueFd(fcntl(queue.fd(), F_DUPFD_CLOEXEC, 0)));
+                  }});
+  all->push_back({.name = "CloseForSend",
+                  .options = in_slots,
+                  .message_bytes = kInline,
+                  .operate = Close});
+  all->push_back(
+      {.name = "EnablePolling",
+       .options = in_slots,
        .message_bytes = kInline,
-       .effect = Effect::kStays,
-       .arrange =
-           [send](Queue& queue) {
-             send(kInline)(queue);
-             LeaveADead(queue, [](Queue& q) { (void)q.Receive(); });
-           },
-       .operate =
-           [](Queue& queue) { QueueTestPeer::attachment(queue).ReapAll(); }});
+       .victims = kUntouched,
+       .arrange = Send(kVictims, kInline),
+       .operate = [](Queue& queue) { (void)queue.EnablePolling(); }});
+}
+
+// With explicit acknowledgement everything is in the arena: in one block, and
+// in a run of two.
+void AddExplicit(std::vector<QueueKill>* all) {
+  for (const bool run : {false, true}) {
+    const size_t bytes = run ? kLarge : kInline;
+    const Options options = KillOptions(2, bytes, Delivery::kExplicitAck);
+    const auto add = [&](const char* name, const char* run_name,
+                         QueueKill kill) {
+      kill.name = run ? run_name : name;
+      kill.options = options;
+      kill.message_bytes = bytes;
+      all->push_back(std::move(kill));
+    };
+    // The victim receives before it is killed in what it does with the message.
+    const auto with_message = [](void (*use)(Message)) {
+      auto message = std::make_shared<std::optional<Message>>();
+      return std::pair<Step, Step>(
+          [message](Queue& queue) {
+            message->emplace(*queue.ReceiveMessage());
+          },
+          [message, use](Queue&) { use(*std::move(*message)); });
+    };
+    add("SendExplicit", "SendExplicitRun",
+        {.victims = kSent, .operate = Send(kVictims, bytes)});
+    add("ReceiveExplicit", "ReceiveExplicitRun",
+        {.victims = kKept,
+         .arrange = Send(kVictims, bytes),
+         .operate = Receive});
+    add("ReceiveExplicitFromClosed", "ReceiveExplicitRunFromClosed",
+        {.victims = kKept,
+         .arrange = Both(Send(kVictims, bytes), Close),
+         .operate = Receive});
+    add("ReceiveExplicitBatch", "ReceiveExplicitBatchOfRuns",
+        {.before = kKept,
+         .victims = kKept,
+         .arrange = Both(Send(kBefore, bytes), Send(kVictims, bytes)),
+         .operate = [](Queue& queue) {
+           absl::StatusOr<std::vector<Message>> batch = queue.ReceiveBatch(2);
+         }});
+    add("ReceiveAndTaskDone", "ReceiveRunAndTaskDone",
+        {.victims = kReceived,
+         .arrange = Send(kVictims, bytes),
+         .operate = [](Queue& queue) {
+           (void)queue.Receive();
+           (void)queue.TaskDone();
+         }});
+    const auto ack = with_message([](Message message) { (void)message.Ack(); });
+    constexpr Fate kAcked = {Effect::kDisappears, Redelivery::kAlways};
+    add("Ack", "AckRun",
+        {.victims = kAcked,
+         .arrange = Send(kVictims, bytes),
+         .prepare = ack.first,
+         .operate = ack.second});
+    const auto give_back =
+        with_message([](Message message) { (void)message.GiveBack(); });
+    add("GiveBack", "GiveBackRun",
+        {.victims = kComesAgain,
+         .arrange = Send(kVictims, bytes),
+         .prepare = give_back.first,
+         .operate = give_back.second});
+    const auto ack_last =
+        with_message([](Message message) { (void)message.Ack(); });
+    add("AckOfClosed", "AckRunOfClosed",
+        {.victims = kAcked,
+         .arrange = Both(Send(kVictims, bytes), Close),
+         .prepare = ack_last.first,
+         .operate = ack_last.second});
+    add("ReceiveRedelivered", "ReceiveRedeliveredRun",
+        {.victims = kComesAgain,
+         .arrange = Both(
+             Send(kVictims, bytes),
+             [](Queue& queue) { (void)queue.ReceiveMessage()->GiveBack(); }),
+         .operate = Receive});
+    add("ReapExplicit", "ReapExplicitRun",
+        {.victims = kComesAgain,
+         .arrange =
+             [bytes](Queue& queue) {
+               Send(kVictims, bytes)(queue);
+               LeaveADead(queue, Receive);
+             },
+         .operate = ReapAll});
+    // One has not come as far as the commit of its slot, another one has.
+    add("ReapExplicitBoth", "ReapExplicitRunsBoth",
+        {.before = kComesAgain,
+         .victims = kComesAgain,
+         .arrange =
+             [bytes](Queue& queue) {
+               Send(kBefore, bytes)(queue);
+               Send(kVictims, bytes)(queue);
+               LeaveADead(queue, Receive);
+               LeaveADead(queue, ReceiveUpToTheSlot);
+             },
+         .operate = ReapAll});
+    add("ParkAndJoinExplicit", "ParkAndJoinExplicitRun",
+        {.before = {Effect::kTakenByWake, Redelivery::kNever},
+         .arrange = Send(kBefore, bytes),
+         .operate = [](Queue& queue) { (void)queue.Join(); },
+         .wake = [](Queue& queue) { (void)queue.ReceiveMessage()->Ack(); }});
+  }
+}
+
+std::vector<QueueKill> All() {
+  std::vector<QueueKill> all;
+  AddOfEachSize(&all);
+  AddOthers(&all);
+  AddExplicit(&all);
   return all;
 }
 
-class QueueKillTest : public ::testing::TestWithParam<Operation> {};
+class QueueKillTest
+    : public ::testing::TestWithParam<std::tuple<QueueKill, Survivors>> {};
 
-INSTANTIATE_TEST_SUITE_P(Operations, QueueKillTest,
-                         ::testing::ValuesIn(Operations()),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Operations, QueueKillTest,
+    ::testing::Combine(::testing::ValuesIn(All()),
+                       ::testing::Values(Survivors::kPoll, Survivors::kWait)),
+    [](const auto& info) {
+      return absl::StrCat(
+          std::get<0>(info.param).name,
+          std::get<1>(info.param) == Survivors::kPoll ? "" : "AndWait");
+    });
 
 TEST_P(QueueKillTest, Survived) {
-  const Operation& operation = GetParam();
-  QueueCase::Observed observed;
-  const testing::KillPointReport report = testing::KillAtEveryInstruction(
-      [&] { return std::make_unique<QueueCase>(operation, &observed); },
-      kStride);
-  printf(
-      "%s: %d kill points, every %d. instruction (%d asleep, %d missed), %d "
-      "failures; the survivor went on within %s, over two ticks and 10 ms %d "
-      "times\n",
-      operation.name, report.points, kStride, report.asleep, report.astray,
-      HasFailure() ? 1 : 0, absl::FormatDuration(observed.slowest).c_str(),
-      observed.slow);
-  EXPECT_GT(report.points, 20);
-  EXPECT_EQ(report.completed, 1);
-  // A machine that does something else for a while is no hang.
-  EXPECT_LE(observed.slow, report.points / 20 + 2);
+  CheckSurvival(std::get<0>(GetParam()), std::get<1>(GetParam()));
 }
 
 }  // namespace

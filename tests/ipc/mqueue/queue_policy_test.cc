@@ -4,6 +4,9 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +21,7 @@
 #include "ipc/base/unique_fd.h"
 #include "ipc/base/waitable.h"
 #include "ipc/mqueue/arena.h"
+#include "ipc/mqueue/block_word.h"
 #include "ipc/mqueue/message.h"
 #include "ipc/mqueue/queue.h"
 #include "ipc/mqueue/slot_ring.h"
@@ -35,6 +39,15 @@ constexpr absl::Duration kPatience = absl::Seconds(60);
 
 UniqueFd Duplicate(const Queue& queue) {
   return UniqueFd(fcntl(queue.fd(), F_DUPFD_CLOEXEC, 0));
+}
+
+uint32_t FreeBlocks(Queue& queue) {
+  const Arena& arena = QueueTestPeer::arena(queue);
+  uint32_t free = 0;
+  for (uint32_t i = 0; i < arena.block_count(); ++i) {
+    free += arena.Load(i).IsInUse() ? 0 : 1;
+  }
+  return free;
 }
 
 TEST(QueuePriorityTest, HigherOnesComeFirst) {
@@ -70,6 +83,8 @@ TEST(QueuePriorityTest, EachHasItsOwnSlots) {
 // there is room has to be among those who are woken.
 TEST(QueuePriorityTest, SenderOfTheRightPriorityIsWoken) {
   Queue queue = *Queue::CreateAnonymous({.slots = 1, .priorities = 2});
+  // No tick within this test: only a receive wakes them.
+  QueueTestPeer::SetParkTick(queue, 2 * kPatience);
   for (int round = 0; round < 20; ++round) {
     ASSERT_TRUE(queue.Send("low").ok());
     ASSERT_TRUE(queue.Send("high", {.priority = 1}).ok());
@@ -79,6 +94,8 @@ TEST(QueuePriorityTest, SenderOfTheRightPriorityIsWoken) {
       return queue.Send("high", {.timeout = kPatience, .priority = 1}).ok() ? 0
                                                                             : 1;
     });
+    low.AwaitSleep();
+    high.AwaitSleep();
     EXPECT_EQ(*queue.Receive(kPatience), "high");
     EXPECT_EQ(high.Wait(), 0);
     EXPECT_EQ(*queue.Receive(kPatience), "high");
@@ -135,6 +152,87 @@ TEST(QueuePolicyTest, OverwriteOldestInTheArena) {
       EXPECT_TRUE(b.Ack().ok());
     }
     EXPECT_EQ(queue.stats().pending, 0u);
+  }
+}
+
+// Of a full arena, and of full slots.
+TEST(QueuePolicyTest, DropNewestAndFailInTheArena) {
+  for (const FullPolicy policy : {FullPolicy::kDropNewest, FullPolicy::kFail}) {
+    for (const Delivery delivery :
+         {Delivery::kAutoAck, Delivery::kExplicitAck}) {
+      for (const bool slots_are_few : {false, true}) {
+        SCOPED_TRACE(absl::StrCat("policy ", static_cast<int>(policy),
+                                  ", delivery ", static_cast<int>(delivery),
+                                  slots_are_few ? ", slots" : ", arena"));
+        Queue queue = *Queue::CreateAnonymous(
+            {.slots = slots_are_few ? 2u : 8u,
+             .message_bytes = 4096,
+             .full_policy = policy,
+             .delivery = delivery,
+             .arena_bytes = slots_are_few ? 65536u : 8192u,
+             .block_bytes = 4096});
+        const uint32_t free_before = FreeBlocks(queue);
+        for (int i = 0; i < 5; ++i) {
+          const absl::Status sent =
+              queue.Send(std::string(4000, static_cast<char>(i)));
+          EXPECT_EQ(sent.code(), i < 2 || policy == FullPolicy::kDropNewest
+                                     ? absl::StatusCode::kOk
+                                     : absl::StatusCode::kResourceExhausted);
+        }
+        const bool drops = policy == FullPolicy::kDropNewest;
+        EXPECT_EQ(queue.stats().dropped, drops ? 3u : 0u);
+        EXPECT_EQ(queue.stats().sent, 2u);
+        for (int i = 0; i < 2; ++i) {
+          Message message = *queue.ReceiveMessage();
+          EXPECT_EQ(message.data()[3999], static_cast<std::byte>(i));
+          EXPECT_TRUE(message.Ack().ok());
+        }
+        EXPECT_FALSE((*queue.TryReceiveMessage()).has_value());
+        EXPECT_EQ(FreeBlocks(queue), free_before)
+            << "what was not sent keeps no memory";
+      }
+    }
+  }
+}
+
+// A loan has its memory already; what the policy is about is the slot.
+TEST(QueuePolicyTest, LoansUnderEachPolicy) {
+  for (const FullPolicy policy : {FullPolicy::kFail, FullPolicy::kDropNewest,
+                                  FullPolicy::kOverwriteOldest}) {
+    for (const size_t bytes : {size_t{100}, size_t{4096}}) {
+      SCOPED_TRACE(absl::StrCat("policy ", static_cast<int>(policy), ", ",
+                                bytes, " bytes"));
+      Queue queue = *Queue::CreateAnonymous({.slots = 2,
+                                             .message_bytes = 4096,
+                                             .full_policy = policy,
+                                             .arena_bytes = 32768,
+                                             .block_bytes = 4096});
+      const uint32_t free_before = FreeBlocks(queue);
+      for (int i = 0; i < 4; ++i) {
+        Loan loan = *queue.TryLoan(bytes);
+        std::fill(loan.data().begin(), loan.data().end(),
+                  static_cast<std::byte>(i));
+        // Not std::move: a Send that fails leaves it, as is to be shown.
+        const absl::Status sent = queue.Send(static_cast<Loan&&>(loan));
+        if (i >= 2 && policy == FullPolicy::kFail) {
+          EXPECT_EQ(sent.code(), absl::StatusCode::kResourceExhausted);
+          EXPECT_EQ(loan.data().size(), bytes) << "still ours";
+        } else {
+          EXPECT_TRUE(sent.ok()) << sent;
+          EXPECT_TRUE(loan.data().empty());
+        }
+      }
+      const bool overwrites = policy == FullPolicy::kOverwriteOldest;
+      EXPECT_EQ(queue.stats().dropped, policy == FullPolicy::kFail ? 0u : 2u);
+      for (int i = 0; i < 2; ++i) {
+        Message message = *queue.ReceiveMessage();
+        ASSERT_EQ(message.data().size(), bytes);
+        EXPECT_EQ(message.data()[bytes - 1],
+                  static_cast<std::byte>(overwrites ? i + 2 : i));
+      }
+      EXPECT_FALSE((*queue.TryReceive()).has_value());
+      EXPECT_EQ(FreeBlocks(queue), free_before);
+    }
   }
 }
 

@@ -1,5 +1,6 @@
 // The behaviour of one queue in one process, and between a parent and a child.
-// Tests named test_* in CPython's _TestQueue have the same names here.
+// Tests named test_* in CPython's _TestQueue and TestSimpleQueue have the same
+// names here, and those of JoinableQueue in queue_ack_test.cc.
 #include "ipc/mqueue/queue.h"
 
 #include <fcntl.h>
@@ -26,6 +27,7 @@
 #include "ipc/base/memory.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/mqueue/layout.h"
+#include "ipc/mqueue/policy.h"
 #include "ipc/mqueue/slot_word.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
 #include "tests/testing/child.h"
@@ -36,6 +38,9 @@ namespace {
 using testing::Child;
 
 using ::testing::HasSubstr;
+
+// Long enough never to pass unless something hangs.
+constexpr absl::Duration kPatience = absl::Seconds(60);
 
 UniqueFd Duplicate(const Queue& queue) {
   return UniqueFd(fcntl(queue.fd(), F_DUPFD_CLOEXEC, 0));
@@ -139,7 +144,130 @@ TEST(QueueTest, test_closed_queue_put_get_exceptions) {
   EXPECT_EQ(queue.Send("more").code(), absl::StatusCode::kFailedPrecondition);
 }
 
+// In Python a closed queue does not even tell whether it is empty. Here it is
+// only closed for sending, so this is no error.
+TEST(QueueTest, test_closed_queue_empty_exceptions) {
+  for (const Delivery delivery : {Delivery::kAutoAck, Delivery::kExplicitAck}) {
+    Queue queue = *Queue::CreateAnonymous({.delivery = delivery});
+    ASSERT_TRUE(queue.Send("last").ok());
+    ASSERT_TRUE(queue.CloseForSend().ok());
+    EXPECT_EQ(queue.ApproximateSize(), 1u);
+    EXPECT_EQ(*queue.Receive(), "last");
+    EXPECT_EQ(queue.ApproximateSize(), 0u);
+    EXPECT_EQ(queue.TryReceive().status().code(),
+              absl::StatusCode::kOutOfRange);
+  }
+}
+
+// Python: a module that uses a queue while it is imported, under a lock that
+// whoever feeds the queue must not want. Here what is done once is: the
+// initialization of a static, under its guard.
+TEST(QueueTest, test_no_import_lock_contention) {
+  const auto use = [] {
+    Queue queue = *Queue::CreateAnonymous();
+    std::thread sender([&] { EXPECT_TRUE(queue.Send("knock").ok()); });
+    std::string text = *queue.Receive(kPatience);
+    sender.join();
+    return text;
+  };
+  static const std::string* const text = new std::string(use());
+  EXPECT_EQ(*text, "knock");
+}
+
+// Python sends in a thread, which has to go on after what it cannot pickle.
+// There is no such thread here: Send itself says what it cannot send, and the
+// next one goes on.
+TEST(QueueTest, test_queue_feeder_donot_stop_onexc) {
+  Queue queue = *Queue::CreateAnonymous({.message_bytes = 300});
+  EXPECT_EQ(queue.Send(std::string(301, 'x')).code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(queue.ApproximateSize(), 0u);
+  ASSERT_TRUE(queue.Send("True").ok());
+  EXPECT_EQ(*queue.Receive(kPatience), "True");
+  EXPECT_EQ(*queue.TryReceive(), std::nullopt);
+}
+
+// Python tells a hook of what could not be sent, and gives back the room for
+// it. Here it is told to who sent it.
+TEST(QueueTest, test_queue_feeder_on_queue_feeder_error) {
+  Queue queue = *Queue::CreateAnonymous({.slots = 1,
+                                         .message_bytes = 300,
+                                         .arena_bytes = 300,
+                                         .block_bytes = 300});
+  for (int i = 0; i < 3; ++i) {
+    const absl::Status error = queue.Send(std::string(301, 'x'));
+    EXPECT_THAT(error.message(), HasSubstr("message of 301 bytes"));
+    EXPECT_THAT(error.message(), HasSubstr("message_bytes"));
+    EXPECT_FALSE(queue.Send(std::string(300, 'x'), {.priority = 1}).ok());
+  }
+  EXPECT_TRUE(queue.TrySend(std::string(300, 'y')).ok());
+  EXPECT_EQ(*queue.Receive(kPatience), std::string(300, 'y'));
+}
+
+TEST(SimpleQueueTest, test_empty) {
+  Queue queue = *Queue::CreateAnonymous();
+  Child child = Child::Fork([&] {
+    const auto put_empty = [&] {
+      return queue.Send(queue.ApproximateSize() == 0 ? "True" : "False").ok();
+    };
+    return put_empty() && put_empty() ? 0 : 1;
+  });
+  EXPECT_EQ(child.Wait(), 0);
+  EXPECT_EQ(queue.ApproximateSize(), 2u);
+  EXPECT_EQ(*queue.Receive(kPatience), "True");
+  EXPECT_EQ(*queue.Receive(kPatience), "False");
+  EXPECT_EQ(queue.ApproximateSize(), 0u);
+}
+
+// As test_closed_queue_empty_exceptions.
+TEST(SimpleQueueTest, test_empty_exceptions) {
+  Queue queue = *Queue::CreateAnonymous();
+  ASSERT_TRUE(queue.CloseForSend().ok());
+  EXPECT_EQ(queue.ApproximateSize(), 0u);
+}
+
+TEST(SimpleQueueTest, test_close) {
+  Queue queue = *Queue::CreateAnonymous();
+  EXPECT_TRUE(queue.CloseForSend().ok());
+  EXPECT_TRUE(queue.CloseForSend().ok()) << "no harm";
+}
+
+// Python's close ends the descriptors of both ends. Here there is one for both,
+// and it ends with the object.
+TEST(SimpleQueueTest, test_closed) {
+  std::optional<Queue> queue = *Queue::CreateAnonymous();
+  const int fd = queue->fd();
+  ASSERT_TRUE(queue->CloseForSend().ok());
+  EXPECT_GE(fcntl(fd, F_GETFD), 0) << "what is left can still be received";
+  queue.reset();
+  EXPECT_EQ(fcntl(fd, F_GETFD), -1);
+}
+
 TEST(QueueTest, CloseWakesEveryWaiter) {
+  Queue empty = *Queue::CreateAnonymous();
+  Queue full = *Queue::CreateAnonymous({.slots = 1});
+  // No tick within this test: only the close wakes them.
+  QueueTestPeer::SetParkTick(empty, kPatience);
+  QueueTestPeer::SetParkTick(full, kPatience);
+  ASSERT_TRUE(full.Send("x").ok());
+  std::vector<Child> waiters;
+  for (int i = 0; i < 3; ++i) {
+    waiters.push_back(Child::Fork(
+        [&] { return absl::IsOutOfRange(empty.Receive().status()) ? 0 : 1; }));
+    waiters.push_back(Child::Fork(
+        [&] { return absl::IsFailedPrecondition(full.Send("y")) ? 0 : 1; }));
+  }
+  for (const Child& waiter : waiters) waiter.AwaitSleep();
+  const absl::Time start = absl::Now();
+  ASSERT_TRUE(empty.CloseForSend().ok());
+  ASSERT_TRUE(full.CloseForSend().ok());
+  for (Child& waiter : waiters) EXPECT_EQ(waiter.Wait(), 0);
+  EXPECT_LT(absl::Now() - start, kPatience) << "a tick, not the close";
+  EXPECT_EQ(*full.Receive(), "x");
+}
+
+// The same of threads that share one object.
+TEST(QueueTest, CloseEndsTheWaitsOfThreads) {
   Queue empty = *Queue::CreateAnonymous();
   Queue full = *Queue::CreateAnonymous({.slots = 1});
   ASSERT_TRUE(full.Send("x").ok());

@@ -3,6 +3,10 @@
 #ifndef TESTS_IPC_MQUEUE_QUEUE_TEST_PEER_H_
 #define TESTS_IPC_MQUEUE_QUEUE_TEST_PEER_H_
 
+#include <time.h>
+
+#include <cstdint>
+
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -31,6 +35,15 @@ class QueueTestPeer {
     queue.core_->park_tick = tick;
   }
 
+  // As if somebody had looked for the dead this very moment, rounded up: for a
+  // tick at least, only those who wait will do so again.
+  static void HaveJustReaped(Queue& queue) {
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    queue.core_->last_reap_ms.store(int64_t{now.tv_sec} * 1000 +
+                                    now.tv_nsec / 1'000'000 + 1);
+  }
+
   static SlotRing& ring(Queue& queue) { return queue.core_->lanes[0]; }
   static const Geometry& geometry(Queue& queue) {
     return queue.core_->geometry;
@@ -39,6 +52,9 @@ class QueueTestPeer {
   static Arena& arena(Queue& queue) { return queue.core_->arena; }
   static Attachment& attachment(Queue& queue) {
     return *queue.core_->attachment;
+  }
+  static ParticipantTable participants(Queue& queue) {
+    return queue.core_->participants;
   }
   static absl::Span<std::byte> bytes(Queue& queue) {
     const Mapping& mapping = queue.core_->mapping;

@@ -36,7 +36,11 @@
  *
  * What is left out, as slot_ring.pml has it: positions as hints (here, the slot
  * at the head or the tail is claimed in one step), laps that are mistaken for
- * each other, leaving the table. And a living process that has lost its lock:
+ * each other, leaving the table. Runs of more than one block: the words behind
+ * the head are part of it for as long as the head has their generation, and
+ * tell nothing else; two that take overlapping runs, of whom one has to go back,
+ * are not here. A generation is one more here when a block becomes free, in the
+ * code when it is taken. And a living process that has lost its lock:
  * between the reaper's two steps, with the block and with the slot, it can
  * still take its own, so that the message it is just sending or receiving is
  * lost, or its block leaks.

@@ -25,8 +25,11 @@
  *   So there is no deadlock, no slot is owned for ever and no message is lost.
  *
  * What is left out: HealOrphan, which is for peers that break the rules;
- * sleeping and waking, see doorbell.pml: who finds the ring full or empty looks
- * again at any time; statistics.
+ * sleeping and waking, see doorbell.h: who finds the ring full or empty looks
+ * again at any time; what consists of the steps that are here, as to overwrite
+ * (to receive for nobody, then to send), batches, and lanes, each of which is
+ * such a ring; prefetching, as it changes nothing; polling, see poller.h;
+ * statistics.
  *
  * To keep the states few:
  * - Positions start at the last lap before the wrap-around.
@@ -53,6 +56,9 @@
 #ifndef MESSAGES
 #define MESSAGES 2 /* sends that get as far as a slot, by any producer */
 #endif
+#ifndef SENT
+#define SENT 0 /* of them, before it begins: not more than SLOTS */
+#endif
 #ifndef CRASHES
 #define CRASHES 1
 #endif
@@ -62,17 +68,21 @@
 #ifndef PUTBACKS
 #define PUTBACKS 0 /* messages that their consumer gives back */
 #endif
-/* CLOSE: somebody closes the queue, at any time. */
+/* CLOSE: somebody closes the queue, at any time.
+ * LOOK: who has to wait looks first whether the ring is damaged. */
 
 /* The flaws, which the checks must find:
  * BLIND_COMMIT    stores instead of a CAS at the commits
  * BLIND_CLEAR     clears `requeued` whatever its version is now
  * SILENT_REAPER   never announces what it has put back
  * FREE_FIRST      frees a dead participant's index before the sweep
+ * TAIL_FIRST      with LOOK: the tail is read before the head
  * EPOCH_MASK=0    an owner is known by its index only
  */
 
 #include "base.pml"
+
+hidden byte looks_damaged; /* what a waiter finds where all keep to the rules */
 
 #define FIRST_LAP 7
 #define FIRST (FIRST_LAP * SLOTS)
@@ -83,12 +93,12 @@
 short slot[SLOTS];
 byte message[SLOTS];
 byte head = FIRST;
-byte tail = FIRST;
+byte tail = FIRST + SENT;
 byte requeued;
 bit closed;
 
 /* What only the checks know. */
-byte ids = 1;            /* of the next message: they count positions claimed */
+byte ids = 1 + SENT;     /* of the next message: they count positions claimed */
 byte last_taken;         /* id of the last message claimed at the head */
 short sent;              /* set of ids */
 short received;          /* set of ids */
@@ -98,6 +108,10 @@ byte putbacks;
 #define SLOT(position) slot[(position) % SLOTS]
 #define SEEN(position, ahead, state) \
   (AHEAD(SLOT(position), position) == ahead && STATE(SLOT(position)) == state)
+
+#define IS_IN_USE(word) \
+  (STATE(word) == WRITING || STATE(word) == READY || STATE(word) == READING || \
+   STATE(word) == REQ)
 
 #define HELP(hint, from) if :: hint == from -> hint++ :: else fi
 
@@ -116,11 +130,68 @@ inline CheckDelivered(id, set) {
   set = set | BIT(id)
 }
 
+/* What a worker does that has to wait (WAIT), and goes on with (WAITED). */
+#ifdef LOOK
+/* Before, the first look of SlotRing::LooksDamaged: as it finds nothing, the
+ * second one need not. A worker has the locals h, t and word. */
+#ifdef TAIL_FIRST
+#define LOAD_ENDS \
+  if \
+  :: d_step { true -> t = tail } \
+  OR_DIE \
+  fi; \
+  if \
+  :: d_step { true -> h = head } \
+  OR_DIE \
+  fi
+#else
+#define LOAD_ENDS \
+  if \
+  :: d_step { true -> h = head } \
+  OR_DIE \
+  fi; \
+  if \
+  :: d_step { true -> t = tail } \
+  OR_DIE \
+  fi
+#endif
+#define LOOKS_DAMAGED \
+  LOAD_ENDS; \
+  if \
+  :: d_step { SEEN(h, 0, FREE) && (t == h || t == h - 1) -> WAIT } goto WAITED \
+  :: d_step { !SEEN(h, 0, FREE) && h <= t - SLOTS -> WAIT } goto WAITED \
+  :: d_step { \
+       SEEN(h, 0, FREE) && !(t == h || t == h - 1) -> FAIL(looks_damaged) \
+     } \
+  :: !SEEN(h, 0, FREE) && h > t - SLOTS \
+  OR_DIE \
+  fi; \
+  if \
+  :: d_step { \
+       SEEN(t, -1, WRITING) || SEEN(t, -1, READY) -> FAIL(looks_damaged) \
+     } \
+  :: d_step { !(SEEN(t, -1, WRITING) || SEEN(t, -1, READY)) -> WAIT } \
+     goto WAITED \
+  OR_DIE \
+  fi
+#define BLOCK FORGET
+#define BLOCKED look
+#define FORGET t = 0; h = 0; word = 0
+#else
+#define BLOCK WAIT
+#define BLOCKED WAITED
 #define FORGET t = 0; word = 0
+#endif
+
+#define WAIT FORGET
+#define WAITED begin_send
 
 proctype Producer(byte me) {
   byte epoch;
   byte t;
+#ifdef LOOK
+  byte h;
+#endif
   short word;
   goto idle;
 
@@ -181,29 +252,22 @@ behind:
   if
   :: d_step { tail != t -> FORGET } goto begin_send
   :: d_step {
-       tail == t && (STATE(word) == READING || STATE(word) == REQ) ->
-       assert(AHEAD(word, t) == -1);
+       tail == t && IS_IN_USE(word) -> assert(AHEAD(word, t) == -1);
        MEET(full);
-       FORGET
-     } goto begin_send /* full */
+       BLOCK
+     } goto BLOCKED
   :: tail == t && STATE(word) == SKIP -> goto recycle
-  :: tail == t && (STATE(word) == WRITING || STATE(word) == READY)
   :: d_step {
        tail == t && (STATE(word) == FREE || STATE(word) == END) ->
        FAIL(verdict_corrupt)
      }
   OR_DIE
   fi;
-  /* FullBehind */
-  if
-  :: d_step { head <= t - SLOTS -> FORGET } goto begin_send
-  :: head > t - SLOTS
-  OR_DIE
-  fi;
-  if
-  :: d_step { true -> assert(SLOT(t) != word); FORGET } goto begin_send
-  OR_DIE
-  fi;
+
+#ifdef LOOK
+look:
+  LOOKS_DAMAGED;
+#endif
 
 recycle:
   if
@@ -288,11 +352,23 @@ detach:
 }
 
 #undef FORGET
+#ifdef LOOK
+#define FORGET \
+  h = 0; t = 0; i = 0; version = 0; word = 0; id = 0; is_forced = 0
+#else
 #define FORGET h = 0; i = 0; version = 0; word = 0; id = 0; is_forced = 0
+#endif
+#undef WAIT
+#undef WAITED
+#define WAIT FORGET; busy[me] = 0
+#define WAITED idle
 
 proctype Consumer(byte me) {
   byte epoch;
   byte h;
+#ifdef LOOK
+  byte t;
+#endif
   byte i;
   byte version;
   short word;
@@ -404,13 +480,19 @@ at_head:
        head == h &&
        ((AHEAD(word, h) == 0 && STATE(word) == WRITING) ||
         (AHEAD(word, h) == -1 && STATE(word) == READING)) ->
-       FORGET; busy[me] = 0
-     } goto idle
+       BLOCK
+     } goto BLOCKED
   :: d_step {
        head == h && AHEAD(word, h) == -1 && STATE(word) == REQ ->
        FORGET; is_forced = 1
      } goto take_requeued
+#ifdef CLOSE
   :: head == h && AHEAD(word, h) == 0 && STATE(word) == FREE
+#else
+  :: d_step {
+       head == h && AHEAD(word, h) == 0 && STATE(word) == FREE -> BLOCK
+     } goto BLOCKED
+#endif
   :: d_step {
        head == h && AHEAD(word, h) < 0 && STATE(word) != READING &&
        STATE(word) != REQ ->
@@ -421,7 +503,7 @@ at_head:
 #ifdef CLOSE
   if
   :: closed
-  :: !closed -> goto empty_at
+  :: d_step { !closed -> BLOCK } goto BLOCKED
   OR_DIE
   fi;
   if
@@ -433,21 +515,10 @@ at_head:
   OR_DIE
   fi;
 #endif
-empty_at:
-  if
-  :: d_step { tail == h || tail == h - 1 -> FORGET; busy[me] = 0 } goto idle
-  :: !(tail == h || tail == h - 1)
-  OR_DIE
-  fi;
-  if
-  :: d_step { SLOT(h) != word -> FORGET; busy[me] = 0 } goto idle
-  :: SLOT(h) == word
-  OR_DIE
-  fi;
-  if
-  :: d_step { true -> assert(head != h); FORGET; busy[me] = 0 } goto idle
-  OR_DIE
-  fi;
+#ifdef LOOK
+look:
+  LOOKS_DAMAGED;
+#endif
 
 #ifdef CLOSE
 at_end:
@@ -802,7 +873,15 @@ init {
   d_step {
     do
     :: i < SLOTS ->
-       slot[i] = WORD(FREE, FIRST_LAP); true_lap[i] = FIRST_LAP; i++
+       slot[i] = WORD(FREE, FIRST_LAP); true_lap[i] = FIRST_LAP;
+       if
+       :: i < SENT ->
+          slot[i] = WORD(READY, FIRST_LAP);
+          message[i] = i + 1;
+          sent = sent | BIT(i + 1)
+       :: else
+       fi;
+       i++
     :: else -> break
     od;
     i = 0
