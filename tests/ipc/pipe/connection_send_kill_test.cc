@@ -26,7 +26,6 @@ namespace ipc::pipe {
 namespace {
 
 using ::absl::StatusCode;
-using ::testing::AnyOf;
 using ::testing::HasSubstr;
 
 constexpr absl::Duration kNow = absl::ZeroDuration();
