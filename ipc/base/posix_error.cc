@@ -13,6 +13,8 @@ absl::StatusCode CodeFor(int error) {
     case ECONNRESET:
     case ECONNREFUSED:
       return absl::StatusCode::kUnavailable;
+    case ETOOMANYREFS:  // of descriptors on their way in unix sockets
+      return absl::StatusCode::kResourceExhausted;
     default:
       return absl::ErrnoToStatusCode(error);
   }

@@ -20,7 +20,8 @@ namespace ipc {
 // A status for `error`, an errno value. `context` names the operation and the
 // object it was done to. The codes are those of absl::ErrnoToStatusCode, but
 // for a peer that has gone (EPIPE, ECONNRESET, ECONNREFUSED), which is
-// Unavailable.
+// Unavailable, and for too many descriptors on their way (ETOOMANYREFS), which
+// is ResourceExhausted.
 absl::Status PosixError(int error, absl::string_view context);
 
 // `status` with `context` and a colon before its message; OK stays OK.

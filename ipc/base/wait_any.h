@@ -3,10 +3,11 @@
 //
 // Example: answers of two workers, or the end of one.
 //
-//   const std::vector<const Waitable*> all = {&answers_a, &answers_b,
-//   &worker_a}; absl::StatusOr<std::vector<size_t>> ready = WaitAny(all,
-//   absl::Seconds(1)); if (!ready.ok()) return ready.status(); for (size_t i :
-//   *ready) ...  // none, if the second has passed
+//   const std::vector<const Waitable*> all = {&answers_a, &answers_b, &worker};
+//   absl::StatusOr<std::vector<size_t>> ready =
+//       WaitAny(all, absl::Seconds(1));
+//   if (!ready.ok()) return ready.status();
+//   for (size_t i : *ready) ...  // none, if the second has passed
 //
 // By poll(2), so it takes time in proportion to their number; a program that
 // waits for hundreds again and again has an epoll of their poll_fd()s.
@@ -40,6 +41,12 @@ class WaitableFd final : public Waitable {
 // something to receive, or have ended, which is told in the same way. Empty if
 // none was before the time-out; one of zero or less looks once. InvalidArgument
 // if one of them has no descriptor, or there are none and no time-out.
+//
+// To be ready means that it is worth a look, not that the next receive gets
+// something: another process may be faster, a Connection may have a part of a
+// message only, a Listener a client that fails to shake hands, and a Queue is
+// ready at each of its park ticks. So ask with a time-out of zero, and wait
+// again on DeadlineExceeded.
 absl::StatusOr<std::vector<size_t>> WaitAny(
     absl::Span<const Waitable* const> waitables,
     absl::Duration timeout = absl::InfiniteDuration());

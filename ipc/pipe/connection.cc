@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,20 +10,18 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "ipc/base/posix_error.h"
 #include "ipc/pipe/fd_passing.h"
+#include "ipc/pipe/sender_life.h"
 
 namespace ipc::pipe {
 namespace {
 
 // A message of no more is copied behind its header.
 constexpr size_t kCopiedBytes = 1024;
-
-// What is read of a larger message is not worth a copy.
-constexpr size_t kLargeBytes = Connection::kBatchBytes / 4;
 
 // What FromFd learns about a descriptor.
 struct Direction {
@@ -115,9 +112,16 @@ Connection::Connection(UniqueFd fd, StreamKind kind, bool readable,
       readable_(readable),
       writable_(writable),
       max_message_bytes_(options.max_message_bytes),
+      watch_sender_(options.watch_sender),
       decoder_(options.max_message_bytes),
+      frame_timeout_(options.frame_timeout),
       read_ahead_(options.read_ahead),
       buffer_bytes_(SizesOf(kind).usual) {
+  if (watch_sender_ && kind_ == StreamKind::kSocket) {
+    // If it is refused, as by TCP, no sender will be known.
+    const int on = 1;
+    setsockopt(fd_.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+  }
   if (options.buffer_bytes != 0) {
     SetBuffer(stream(), options.buffer_bytes);
     buffer_bytes_ = SIZE_MAX;
@@ -219,6 +223,9 @@ absl::Status Connection::Send(absl::Span<const std::byte> message,
 absl::Status Connection::Send(const absl::Cord& message,
                               absl::Duration timeout) {
   if (message.size() > max_message_bytes_) return TooLarge(message.size());
+  if (message.size() <= kCopiedBytes) {
+    return Send(absl::string_view(std::string(message)), timeout);
+  }
   const FrameHeader header = EncodeFrameHeader(message.size());
   std::vector<iovec> parts = {PartOf(header.bytes())};
   for (const absl::string_view chunk : message.Chunks()) {
@@ -234,6 +241,18 @@ void Connection::Grow(size_t bytes) {
   buffer_bytes_ = bytes < largest ? bytes : SIZE_MAX;
 }
 
+absl::Status Connection::WriteFrames(absl::Span<iovec> parts, size_t total,
+                                     Deadline deadline, size_t* written) {
+  if (!watch_sender_ || kind_ != StreamKind::kPipe ||
+      (total <= PIPE_BUF && parts.size() <= kPartsInOnePiece)) {
+    return WriteAll(sending(), parts, deadline, written);
+  }
+  *written = 0;
+  absl::StatusOr<UniqueFd> lock = LockWhileSending(fd_.get());
+  if (!lock.ok()) return lock.status();
+  return WriteAll(sending(), parts, deadline, written);
+}
+
 absl::Status Connection::SendFrame(absl::Span<iovec> parts,
                                    absl::Duration timeout) {
   if (!CanSend()) return SendRefusal();
@@ -242,7 +261,7 @@ absl::Status Connection::SendFrame(absl::Span<iovec> parts,
   if (total > buffer_bytes_) Grow(total);
   size_t written = 0;
   const absl::Status status =
-      WriteAll(stream(), parts, Deadline::After(timeout), &written);
+      WriteFrames(parts, total, Deadline::After(timeout), &written);
   return status.ok() ? status : SendError(status, written, total);
 }
 
@@ -269,6 +288,7 @@ absl::StatusOr<size_t> Connection::SendBatch(
   if (!CanSend()) return SendRefusal();
   std::vector<FrameHeader> headers;
   std::vector<iovec> parts;
+  size_t bytes = 0;
   headers.reserve(messages.size());
   parts.reserve(2 * messages.size());
   for (const absl::string_view message : messages) {
@@ -279,10 +299,11 @@ absl::StatusOr<size_t> Connection::SendBatch(
     headers.push_back(EncodeFrameHeader(message.size()));
     parts.push_back(PartOf(headers.back().bytes()));
     parts.push_back(PartOf(BytesOf(message)));
+    bytes += headers.back().bytes().size() + message.size();
   }
   size_t written = 0;
-  const absl::Status status = WriteAll(stream(), absl::MakeSpan(parts),
-                                       Deadline::After(timeout), &written);
+  const absl::Status status = WriteFrames(absl::MakeSpan(parts), bytes,
+                                          Deadline::After(timeout), &written);
   if (status.ok()) return messages.size();
   size_t sent = 0;
   size_t rest = written;
@@ -300,58 +321,6 @@ absl::StatusOr<size_t> Connection::SendBatch(
   }
   if (sent > 0) return sent;
   return SendError(status, 0, 0);
-}
-
-absl::StatusOr<std::string> Connection::Receive(absl::Duration timeout) {
-  if (!CanReceive()) return ReceiveRefusal();
-  const Deadline deadline = Deadline::After(timeout);
-  absl::Status status = Prefetch(deadline);
-  if (status.ok()) {
-    if (const auto frame = TakeAhead(max_message_bytes_)) {
-      return std::string(reinterpret_cast<const char*>(frame->data()),
-                         frame->size());
-    }
-    status = ReadFrame(deadline);
-  }
-  if (!status.ok()) {
-    return Annotate(status, absl::StrCat("receiving on ", Name()));
-  }
-  expects_large_ = *decoder_.payload_bytes() >= kLargeBytes;
-  return decoder_.TakeFrame();
-}
-
-absl::StatusOr<absl::Cord> Connection::ReceiveCord(absl::Duration timeout) {
-  absl::StatusOr<std::string> message = Receive(timeout);
-  if (!message.ok()) return message.status();
-  return absl::Cord(*std::move(message));
-}
-
-absl::StatusOr<std::vector<std::string>> Connection::ReceiveBatch(
-    absl::Duration timeout) {
-  if (!CanReceive()) return ReceiveRefusal();
-  const Deadline deadline = Deadline::After(timeout);
-  const std::string context = absl::StrCat("receiving on ", Name());
-  std::vector<std::string> messages;
-  while (messages.empty()) {
-    if (!decoder_.status().ok()) return Annotate(decoder_.status(), context);
-    if (ahead_.empty()) {
-      absl::Status status = ReadAhead(deadline);
-      if (status.ok() && ahead_.empty()) status = decoder_.EndOfStream();
-      if (!status.ok()) return Annotate(status, context);
-    }
-    while (true) {
-      absl::StatusOr<std::optional<std::string>> frame =
-          decoder_.Decode(ahead_);
-      if (!frame.ok()) {
-        // Those before it are whole; the next call tells.
-        if (!messages.empty()) break;
-        return Annotate(frame.status(), context);
-      }
-      if (!frame->has_value()) break;
-      messages.push_back(**std::move(frame));
-    }
-  }
-  return messages;
 }
 
 absl::Status Connection::CheckUnixSocket(absl::string_view operation) const {
@@ -423,143 +392,6 @@ absl::StatusOr<PeerCredentials> Connection::peer() const {
     return PosixError(errno, absl::StrCat("SO_PEERCRED of ", Name()));
   }
   return PeerCredentials{.pid = peer.pid, .uid = peer.uid, .gid = peer.gid};
-}
-
-absl::StatusOr<size_t> Connection::ReceiveInto(absl::Span<std::byte> buffer,
-                                               absl::Duration timeout) {
-  if (!CanReceive()) return ReceiveRefusal();
-  const Deadline deadline = Deadline::After(timeout);
-  absl::Status status = Prefetch(deadline);
-  if (status.ok()) {
-    if (const auto frame = TakeAhead(buffer.size())) {
-      std::copy(frame->begin(), frame->end(), buffer.begin());
-      return frame->size();
-    }
-    status = ReadHeader(deadline);
-  }
-  if (status.ok()) {
-    const size_t size = *decoder_.payload_bytes();
-    if (size > buffer.size()) {
-      status = absl::InvalidArgumentError(
-          absl::StrCat("a message of ", size,
-                       " bytes does not fit a buffer of ", buffer.size(),
-                       " bytes; it is kept: pass a larger buffer, or call "
-                       "Receive"));
-    } else {
-      status = ReadPayload(buffer.first(size), deadline);
-      if (status.ok()) {
-        expects_large_ = size >= kLargeBytes;
-        return size;
-      }
-    }
-  }
-  return Annotate(status, absl::StrCat("receiving on ", Name()));
-}
-
-std::optional<absl::Span<const std::byte>> Connection::TakeAhead(
-    size_t max_bytes) {
-  if (!decoder_.at_boundary()) return std::nullopt;
-  return TakeWholeFrame(ahead_, std::min(max_bytes, max_message_bytes_));
-}
-
-absl::Status Connection::Prefetch(Deadline deadline) {
-  if (!read_ahead_ || expects_large_ || !ahead_.empty() ||
-      !decoder_.at_boundary()) {
-    return absl::OkStatus();
-  }
-  return ReadAhead(deadline);
-}
-
-absl::Status Connection::ReadOnce(Deadline deadline) {
-  absl::StatusOr<size_t> n = Read(decoder_.Space(), deadline);
-  if (!n.ok()) return n.status();
-  if (*n == 0) return decoder_.EndOfStream();
-  return decoder_.Commit(*n);
-}
-
-absl::StatusOr<size_t> Connection::Read(absl::Span<std::byte> bytes,
-                                        Deadline deadline) {
-  if (ahead_.empty()) {
-    if (!read_ahead_ || expects_large_ || bytes.size() >= kLargeBytes) {
-      absl::StatusOr<size_t> n = ReadSome(stream(), bytes, deadline);
-      if (!n.ok()) return ReceiveError(n.status());
-      return n;
-    }
-    if (absl::Status status = ReadAhead(deadline); !status.ok()) return status;
-  }
-  const size_t n = std::min(bytes.size(), ahead_.size());
-  std::copy_n(ahead_.begin(), n, bytes.begin());
-  ahead_.remove_prefix(n);
-  return n;
-}
-
-absl::Status Connection::ReadAhead(Deadline deadline) {
-  if (buffer_ == nullptr) buffer_.reset(new std::byte[kBatchBytes]);
-  absl::StatusOr<size_t> n =
-      ReadSome(stream(), absl::MakeSpan(buffer_.get(), kBatchBytes), deadline);
-  if (!n.ok()) return ReceiveError(n.status());
-  ahead_ = absl::MakeConstSpan(buffer_.get(), *n);
-  return absl::OkStatus();
-}
-
-absl::Status Connection::ReadHeader(Deadline deadline) {
-  if (!decoder_.status().ok()) return decoder_.status();
-  while (!decoder_.payload_bytes().has_value()) {
-    if (absl::Status status = ReadOnce(deadline); !status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Connection::ReadFrame(Deadline deadline) {
-  if (absl::Status status = ReadHeader(deadline); !status.ok()) return status;
-  while (!decoder_.has_frame()) {
-    if (absl::Status status = ReadOnce(deadline); !status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Connection::ReadPayload(absl::Span<std::byte> buffer,
-                                     Deadline deadline) {
-  // What an earlier call left when it timed out.
-  const absl::string_view early = decoder_.partial_payload();
-  std::copy(early.begin(), early.end(), reinterpret_cast<char*>(buffer.data()));
-  const size_t start = early.size();
-  size_t received = start;
-  while (received < buffer.size()) {
-    absl::StatusOr<size_t> n = Read(buffer.subspan(received), deadline);
-    if (n.ok() && *n > 0) {
-      received += *n;
-      continue;
-    }
-    // The buffer goes back to the caller, so what has come moves to the
-    // decoder.
-    absl::Span<const std::byte> rest = buffer.subspan(start, received - start);
-    decoder_.Decode(rest).IgnoreError();  // not a header: cannot be refused
-    return n.ok() ? decoder_.EndOfStream() : n.status();
-  }
-  decoder_.SkipFrame();
-  return absl::OkStatus();
-}
-
-absl::Status Connection::ReceiveError(const absl::Status& status) const {
-  // A socket whose peer closed it with messages of ours unread is reset, not
-  // ended; inside a frame that matters less than the frame.
-  if (absl::IsUnavailable(status) && !decoder_.at_boundary()) {
-    return decoder_.EndOfStream();
-  }
-  return status;
-}
-
-absl::StatusOr<bool> Connection::Poll(absl::Duration timeout) {
-  if (!CanReceive()) return ReceiveRefusal();
-  if (!decoder_.status().ok()) return decoder_.status();
-  if (!ahead_.empty()) return true;
-  absl::StatusOr<bool> ready =
-      WaitReady(stream(), POLLIN, Deadline::After(timeout));
-  if (!ready.ok()) {
-    return Annotate(ready.status(), absl::StrCat("waiting for ", Name()));
-  }
-  return ready;
 }
 
 absl::Status Connection::ShutdownSend() {

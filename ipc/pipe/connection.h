@@ -24,7 +24,13 @@
 //
 // Guarantees
 // - A message arrives whole or not at all. A peer that dies inside one shows as
-//   DataLoss, never as a shorter message or as a clean end.
+//   DataLoss, never as a shorter message or as a clean end: at once if nobody
+//   else holds the sending end, for the kernel then ends the stream; while
+//   somebody does, only with Options::watch_sender, or after
+//   Options::frame_timeout. Without either a Receive waits for the rest for as
+//   long as the end is held, by a child that inherited it or by the receiver.
+//   Between two messages the kernel has nothing to tell while anybody could
+//   send the next one.
 // - A Send that returns OK has handed the whole message to the kernel. Nobody
 //   knows whether the peer read it: that takes an answer.
 // - A peer that has gone is an error of Send (Unavailable), never a SIGPIPE,
@@ -46,11 +52,13 @@
 //                      nothing, and may be repeated, or, as its message says, a
 //                      part: then nothing can be sent any more.
 //   OutOfRange         Receive: the peer has closed, between two messages.
-//   DataLoss           Receive: the peer closed or died inside a message; or
-//                      what it sent is not a frame.
+//   DataLoss           Receive: the peer closed or died inside a message, or
+//                      took longer than Options::frame_timeout; or what it sent
+//                      is not a frame.
 //   Unavailable        Send: nobody can receive any more. Receive: the peer
 //                      closed a socket and left messages of ours unread.
-//   ResourceExhausted  a message exceeds Options::max_message_bytes.
+//   ResourceExhausted  a message exceeds Options::max_message_bytes, or the
+//                      memory that there is.
 //   InvalidArgument    ReceiveInto: the buffer is too small (the message is
 //                      kept); FromFd: not a pipe or a stream socket.
 //   PermissionDenied   the wrong end: Send on the receiving end of a pipe, or
@@ -115,6 +123,33 @@ struct ConnectionOptions {
   // a word, where the system allows no more: /proc/sys/fs/pipe-max-size and
   // pipe-user-pages-soft of pipe(7), /proc/sys/net/core/wmem_max of socket(7).
   size_t buffer_bytes = 0;
+
+  // How long the rest of a message may take, from when a Receive had to wait
+  // for it; several Receives that time out share it. A message that takes
+  // longer is DataLoss, and costs the connection. It says nothing about the
+  // sender, which may be slow, stopped or dead: take it where no peer may hold
+  // you up.
+  absl::Duration frame_timeout = absl::InfiniteDuration();
+
+  // Has Receive tell within kWatchTick, by DataLoss, that the sender of a
+  // message that is here in part has died, though others, or this process, hold
+  // the same end open. The kernel proves it; a sender that is stopped or slow
+  // is waited for. It costs the connection.
+  // - Unix socket: to be set by the receiver; the sender may be anybody, Python
+  //   too. The kernel then tells with each part which process sent it
+  //   (SO_PASSCRED of unix(7)), as it does to all who share this receiving end:
+  //   Python's recv_handle is confused by it. If two processes mixed their
+  //   bytes in one message, that is DataLoss, too. Unnoticed go who is in a PID
+  //   namespace that we do not see, and who died so long before we came to wait
+  //   that another process has got its number: until that has exited.
+  // - Pipe, FIFO: to be set by all who send and by the receiver, so not where
+  //   Python sends: one without it that pauses inside a message would be taken
+  //   for dead. A sender holds a file lock while it sends more than PIPE_BUF
+  //   bytes, which costs three system calls and needs /proc; less than that
+  //   arrives whole or not at all anyway. A child that another thread of the
+  //   sender forks meanwhile keeps the lock.
+  // - TCP: no effect.
+  bool watch_sender = false;
 };
 
 // Who connected, listened or made the pair, as the kernel saw it then.
@@ -153,14 +188,16 @@ class Connection final : public Waitable {
                     absl::Duration timeout = absl::InfiniteDuration());
   absl::Status Send(absl::Span<const std::byte> message,
                     absl::Duration timeout = absl::InfiniteDuration());
-  // Without flattening it: header and chunks go in one writev.
+  // Without flattening a large one: header and chunks go in one writev, as long
+  // as there are fewer than IOV_MAX (1024) and the kernel has room.
   absl::Status Send(const absl::Cord& message,
                     absl::Duration timeout = absl::InfiniteDuration());
   // Sends many messages in as few system calls as the kernel's buffer allows,
   // and returns how many were sent: fewer than all if the time-out passed
   // between two of them. Errors as Send, if none was sent; an error inside a
   // message tells how many went before it. A message that is too large is found
-  // before any is sent.
+  // before any is sent. The kernel's buffer does not grow with a batch as it
+  // does with a large message: set buffer_bytes.
   absl::StatusOr<size_t> SendBatch(
       absl::Span<const absl::string_view> messages,
       absl::Duration timeout = absl::InfiniteDuration());
@@ -168,15 +205,22 @@ class Connection final : public Waitable {
   // Receives one message. A `timeout` of zero or less takes what is there.
   absl::StatusOr<std::string> Receive(
       absl::Duration timeout = absl::InfiniteDuration());
-  // The same as a Cord, which can be passed on in parts without a copy.
+  // The same as a Cord, which can be passed on in parts without a copy. A large
+  // message is received into chunks of up to 1 MiB, so it needs no memory
+  // twice.
   absl::StatusOr<absl::Cord> ReceiveCord(
       absl::Duration timeout = absl::InfiniteDuration());
   // Waits for one message and takes those that are there behind it, as many as
   // one system call gets (up to kBatchBytes). It may get the beginning of
-  // another one, so only the same Connection can go on receiving.
+  // another one, so only the same Connection can go on receiving; and it loses
+  // descriptors that were sent behind a message, and with them the frame
+  // boundaries: no SendFds may be among what it takes.
   absl::StatusOr<std::vector<std::string>> ReceiveBatch(
       absl::Duration timeout = absl::InfiniteDuration());
   static constexpr size_t kBatchBytes = size_t{64} << 10;
+  // How often who waits for the rest of a message looks at its sender, with
+  // Options::watch_sender.
+  static constexpr absl::Duration kWatchTick = absl::Milliseconds(10);
   // Receives one message into `buffer` and returns its size. If it does not
   // fit, InvalidArgument tells the size, and the next call gets the same
   // message. After an error the content of `buffer` is unspecified, but nothing
@@ -236,11 +280,23 @@ class Connection final : public Waitable {
              const Options& options);
 
   Stream stream() const { return {.fd = fd_.get(), .kind = kind_}; }
+  Stream receiving() {
+    return {.fd = fd_.get(),
+            .kind = kind_,
+            .missing_flags = &missing_for_receiving_};
+  }
+  Stream sending() {
+    return {
+        .fd = fd_.get(), .kind = kind_, .missing_flags = &missing_for_sending_};
+  }
   std::string Name() const;
   absl::Status CheckUnixSocket(absl::string_view operation) const;
   absl::Status TooLarge(size_t bytes) const;
   // Has the kernel hold a message of so many bytes, if it may.
   void Grow(size_t bytes);
+  // Writes the parts of frames, as WriteAll, so that a watcher sees us do it.
+  absl::Status WriteFrames(absl::Span<iovec> parts, size_t total,
+                           Deadline deadline, size_t* written);
   // Writes the parts of one frame.
   absl::Status SendFrame(absl::Span<iovec> parts, absl::Duration timeout);
   // `status` has ended a frame after `written` of its `total` bytes.
@@ -258,12 +314,25 @@ class Connection final : public Waitable {
   absl::Status ReadOnce(Deadline deadline);
   // What was read ahead, or else what there is.
   absl::StatusOr<size_t> Read(absl::Span<std::byte> bytes, Deadline deadline);
+  // What there is.
+  absl::StatusOr<size_t> ReadFromKernel(absl::Span<std::byte> bytes,
+                                        Deadline deadline);
+  // The same inside a frame, whose sender is watched or whose time is limited.
+  absl::StatusOr<size_t> ReadRest(absl::Span<std::byte> bytes,
+                                  Deadline deadline);
+  // The same once, noting who sent it if that can be.
+  absl::StatusOr<size_t> ReadNoting(absl::Span<std::byte> bytes,
+                                    Deadline deadline, pid_t* sender);
+  // Nobody is going to send the rest of the frame that is here in part.
+  bool IsSenderGone() const;
   // Fills `ahead_`, which is empty; it stays so at the end of the stream.
   absl::Status ReadAhead(Deadline deadline);
   // The same if it is to be done before a message.
   absl::Status Prefetch(Deadline deadline);
   // The next message, of at most `max_bytes`, if all of it was read ahead.
   std::optional<absl::Span<const std::byte>> TakeAhead(size_t max_bytes);
+  // The payload, of which nothing was read yet, into chunks of `message`.
+  absl::Status ReadChunks(absl::Cord& message, Deadline deadline);
   // The rest of a message straight into `buffer`, of its exact size.
   absl::Status ReadPayload(absl::Span<std::byte> buffer, Deadline deadline);
   // What a failed read means at this point of the stream.
@@ -274,13 +343,20 @@ class Connection final : public Waitable {
   bool readable_;
   bool writable_;
   size_t max_message_bytes_;
+  bool watch_sender_;
   // Of the receiving thread.
+  int missing_for_receiving_ = 0;
   FrameDecoder decoder_;
+  absl::Duration frame_timeout_;
+  // Of the frame under way, once it was waited for.
+  std::optional<Deadline> frame_deadline_;
+  pid_t sender_pid_ = 0;  // of what was read last, if it is known
   bool read_ahead_;
   bool expects_large_ = false;  // as the last one was: not to be read ahead
   std::unique_ptr<std::byte[]> buffer_;     // kBatchBytes, once it is needed
   absl::Span<const std::byte> ahead_ = {};  // of it: read, and not decoded
   // Of the sending thread.
+  int missing_for_sending_ = 0;
   size_t buffer_bytes_;       // what the kernel holds, or is not asked for more
   bool is_shut_ = false;      // by ShutdownSend
   absl::Status send_status_;  // what Send returns from now on, if not OK

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -56,6 +57,7 @@ absl::StatusOr<std::optional<std::string>> FrameDecoder::Decode(
   while (!has_frame()) {
     if (bytes.empty()) return std::nullopt;
     const absl::Span<std::byte> space = Space();
+    if (space.empty()) return status_;
     const size_t n = std::min(space.size(), bytes.size());
     std::memcpy(space.data(), bytes.data(), n);
     bytes.remove_prefix(n);
@@ -73,9 +75,17 @@ absl::Span<std::byte> FrameDecoder::Space() {
   if (payload_received_ == payload_.size()) {
     // Doubling keeps the copying linear; starting small and growing only when
     // full keeps a claimed size from allocating anything.
-    payload_.resize(std::min<uint64_t>(
+    const size_t size = std::min<uint64_t>(
         *payload_bytes_,
-        std::max<uint64_t>(kFirstAllocationBytes, 2 * payload_.size())));
+        std::max<uint64_t>(kFirstAllocationBytes, 2 * payload_.size()));
+    try {
+      payload_.resize(size);
+    } catch (const std::bad_alloc&) {
+      status_ = absl::ResourceExhaustedError(
+          absl::StrCat("no memory for ", size,
+                       " bytes of a frame: the stream was given up"));
+      return {};
+    }
   }
   return {reinterpret_cast<std::byte*>(payload_.data()) + payload_received_,
           payload_.size() - payload_received_};
@@ -100,13 +110,13 @@ absl::Status FrameDecoder::ParseHeader() {
     if (header_received_ < header_expected_) return absl::OkStatus();
     size = LoadBigEndian<uint64_t>(header_.data() + FrameHeader::kShortSize);
   } else if (first > kMaxShortPayload) {
-    return Refuse(absl::DataLossError(absl::StrCat(
+    return GiveUp(absl::DataLossError(absl::StrCat(
         "corrupt frame header: length ", static_cast<int32_t>(first),
         "; the peer does not speak the frame format of "
         "multiprocessing.connection, or somebody else wrote in between")));
   }
   if (size > max_message_bytes_) {
-    return Refuse(absl::ResourceExhaustedError(absl::StrCat(
+    return GiveUp(absl::ResourceExhaustedError(absl::StrCat(
         "a frame of ", size, " bytes exceeds the limit of ", max_message_bytes_,
         " bytes: raise max_message_bytes, or send less")));
   }
@@ -114,7 +124,14 @@ absl::Status FrameDecoder::ParseHeader() {
   return absl::OkStatus();
 }
 
-absl::Status FrameDecoder::Refuse(absl::Status reason) {
+absl::Status FrameDecoder::NoMemory(size_t bytes) {
+  return status_ = absl::ResourceExhaustedError(
+             absl::StrCat("there is no memory for ", bytes,
+                          " bytes of a frame, and the stream was given up: "
+                          "close it and open a new one"));
+}
+
+absl::Status FrameDecoder::GiveUp(absl::Status reason) {
   status_ = absl::FailedPreconditionError(
       absl::StrCat("the stream was given up, as its frame boundaries are lost "
                    "since an earlier error (",

@@ -26,8 +26,10 @@
 //   }
 //
 // Memory: a decoder holds at most one frame, and never more than twice the
-// bytes of it that have arrived (or kFirstAllocationBytes, if that is more): a
-// peer that claims a huge size has to send it before it costs anything.
+// bytes of it that have arrived (or kFirstAllocationBytes, if that is more),
+// and three times while it grows and copies: a peer that claims a huge size has
+// to send it before it costs anything. If there is no memory, that is
+// ResourceExhausted, not an exception.
 //
 // Thread safety: as a std::string.
 #ifndef IPC_PIPE_FRAME_H_
@@ -107,7 +109,8 @@ class FrameDecoder {
   //
   // ResourceExhausted if the frame exceeds max_message_bytes, DataLoss if its
   // header is corrupt. Where the next frame starts is then unknown for good, so
-  // every later call gives FailedPrecondition: drop the stream.
+  // every later call gives FailedPrecondition: drop the stream. Without memory
+  // for the frame every call gives ResourceExhausted.
   absl::StatusOr<std::optional<std::string>> Decode(
       absl::Span<const std::byte>& bytes);
 
@@ -122,8 +125,8 @@ class FrameDecoder {
 
   // Where the next bytes belong. Ends with the current header or payload at the
   // latest, so that nobody's bytes are read but this frame's. Empty only if
-  // has_frame() or the stream was refused. Valid until the next call of a
-  // member that is not const.
+  // has_frame() or status() is not OK, which it may become for lack of memory.
+  // Valid until the next call of a member that is not const.
   absl::Span<std::byte> Space();
   // Says that the first `bytes` of Space() were filled. Errors as Decode.
   absl::Status Commit(size_t bytes);
@@ -135,6 +138,10 @@ class FrameDecoder {
   std::string TakeFrame();
   // Forgets the frame under way, of which the caller has read the rest.
   void SkipFrame();
+  // Refuses the stream for a reason of the caller's, which it returns.
+  absl::Status GiveUp(absl::Status reason);
+  // The same, as there is no memory for so many bytes.
+  absl::Status NoMemory(size_t bytes);
 
   // The size of the frame under way, as soon as its header is complete.
   std::optional<uint64_t> payload_bytes() const { return payload_bytes_; }
@@ -154,7 +161,6 @@ class FrameDecoder {
 
  private:
   absl::Status ParseHeader();
-  absl::Status Refuse(absl::Status reason);
 
   uint64_t max_message_bytes_;
   absl::Status status_;

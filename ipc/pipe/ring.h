@@ -12,8 +12,8 @@
 //   status = frame->Commit();
 //   sender->CloseForSend();
 //   ... and in the other one:
-//   absl::StatusOr<RingReceiver> receiver =
-//   RingReceiver::FromFd(std::move(fd)); while (true) {
+//   auto receiver = RingReceiver::FromFd(std::move(fd));
+//   while (true) {
 //     absl::StatusOr<View> view = receiver->Receive();
 //     if (absl::IsOutOfRange(view.status())) break;  // closed and drained
 //     if (!view.ok()) return view.status();
@@ -258,6 +258,8 @@ class RingSender {
   int fd() const { return core_->fd(); }
 
  private:
+  friend class RingTestPeer;
+
   explicit RingSender(std::unique_ptr<internal::SenderCore> core)
       : core_(std::move(core)) {}
 
@@ -411,6 +413,8 @@ class RingReceiver {
   int fd() const { return core_->fd(); }
 
  private:
+  friend class RingTestPeer;
+
   explicit RingReceiver(std::unique_ptr<internal::ReceiverCore> core)
       : core_(std::move(core)) {}
 

@@ -45,6 +45,10 @@
 #include "ipc/pipe/ring_layout.h"
 #include "ipc/pipe/ring_memory.h"
 
+namespace ipc::pipe {
+class RingTestPeer;
+}  // namespace ipc::pipe
+
 namespace ipc::pipe::internal {
 
 class RingEnd {
@@ -110,11 +114,13 @@ class RingEnd {
   RingHeader& header() const { return memory_.header(); }
 
   RingMemory memory_;
+  absl::Duration tick_ = kTick;  // of a sleep
   Mode mode_ = Mode::kClosed;
   uint64_t wanted_ = 0;  // the RingBell's, should it come to that
 
  private:
   friend class RingEndRegistry;
+  friend class ipc::pipe::RingTestPeer;
 
   static EndState StateOf(uint64_t state) {
     return static_cast<EndState>(static_cast<uint32_t>(state));
@@ -250,7 +256,7 @@ absl::Status RingEnd::Park(absl::Duration timeout, Deadline deadline,
       return TimedOut(timeout);
     }
     FutexWait(bell.event, ticket,
-              Deadline::Earlier(deadline, Deadline::After(kTick)));
+              Deadline::Earlier(deadline, Deadline::After(tick_)));
     NoteCpu();
     seen = look(/*thorough=*/false);
     if (seen != Seen::kNothing) {

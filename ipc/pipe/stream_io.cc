@@ -10,8 +10,8 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstddef>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "ipc/base/posix_error.h"
@@ -25,25 +25,23 @@ namespace {
 #define RWF_NOSIGNAL 0x00000100
 #endif
 
-// The RWF_ flags that this kernel was found not to know for pipes. Relaxed: a
-// flag only ever turns on, it guards no other memory, and who misses it finds
-// out by an error of its own.
-std::atomic<int> missing_flags = 0;
-
-bool IsMissing(int flag) {
-  return (missing_flags.load(std::memory_order_relaxed) & flag) != 0;
+bool IsMissing(const Stream& stream, int flag) {
+  return (*stream.missing_flags & flag) != 0;
 }
 
 // Whether a call with `flags` failed for lack of one of them, which is then on
-// record. The newest is given up first.
-bool NoteMissing(int error, int flags) {
+// record. Which one, nobody says: the newest is given up first, and is innocent
+// if without it the other one is missing still.
+bool NoteMissing(const Stream& stream, int error, int flags) {
   // ENOSYS: a sandbox that does not know preadv2.
   if (error != EOPNOTSUPP && error != ENOSYS) return false;
-  for (const int flag : {RWF_NOSIGNAL, RWF_NOWAIT}) {
-    if ((flags & flag) != 0) {
-      missing_flags.fetch_or(flag, std::memory_order_relaxed);
-      return true;
-    }
+  if ((flags & RWF_NOSIGNAL) != 0) {
+    *stream.missing_flags |= RWF_NOSIGNAL;
+    return true;
+  }
+  if ((flags & RWF_NOWAIT) != 0) {
+    *stream.missing_flags = RWF_NOWAIT;
+    return true;
   }
   return false;
 }
@@ -57,9 +55,9 @@ ssize_t Read(const Stream& stream, absl::Span<std::byte> bytes, bool wait) {
   }
   if (wait) return read(stream.fd, bytes.data(), bytes.size());
   const iovec part = {.iov_base = bytes.data(), .iov_len = bytes.size()};
-  if (!IsMissing(RWF_NOWAIT)) {
+  if (!IsMissing(stream, RWF_NOWAIT)) {
     const ssize_t n = preadv2(stream.fd, &part, 1, -1, RWF_NOWAIT);
-    if (n >= 0 || !NoteMissing(errno, RWF_NOWAIT)) return n;
+    if (n >= 0 || !NoteMissing(stream, errno, RWF_NOWAIT)) return n;
   }
   pollfd p = {.fd = stream.fd, .events = POLLIN, .revents = 0};
   const int ready = poll(&p, 1, 0);
@@ -72,11 +70,36 @@ ssize_t Read(const Stream& stream, absl::Span<std::byte> bytes, bool wait) {
   return read(stream.fd, bytes.data(), bytes.size());
 }
 
+// The same of a socket with SO_PASSCRED; sets `*sender` if the kernel tells.
+ssize_t ReadFrom(const Stream& stream, absl::Span<std::byte> bytes, bool wait,
+                 pid_t* sender) {
+  iovec part = {.iov_base = bytes.data(), .iov_len = bytes.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(ucred))];
+  msghdr message = {};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  const ssize_t n = recvmsg(stream.fd, &message,
+                            MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT));
+  if (n < 0) return n;
+  const cmsghdr* const first = CMSG_FIRSTHDR(&message);
+  if (first != nullptr && first->cmsg_level == SOL_SOCKET &&
+      first->cmsg_type == SCM_CREDENTIALS) {
+    ucred from;
+    std::memcpy(&from, CMSG_DATA(first), sizeof(from));
+    *sender = from.pid;
+  }
+  return n;
+}
+
 // Writes to a pipe by pwritev2 with `flags`, doing what RWF_NOSIGNAL does by
 // other means if need be. There are no other means for RWF_NOWAIT: EAGAIN.
-ssize_t WritePipe(int fd, const iovec* parts, int count, int flags) {
+ssize_t WritePipe(const Stream& stream, const iovec* parts, int count,
+                  int flags) {
+  const int fd = stream.fd;
   while (true) {
-    const int known = flags & ~missing_flags.load(std::memory_order_relaxed);
+    const int known = flags & ~*stream.missing_flags;
     if (((flags ^ known) & RWF_NOWAIT) != 0) {
       errno = EAGAIN;
       return -1;
@@ -90,7 +113,7 @@ ssize_t WritePipe(int fd, const iovec* parts, int count, int flags) {
                      : pwritev2(fd, parts, count, -1, known);
       if (n < 0 && errno == EPIPE) guard.Consume();
     }
-    if (n >= 0 || !NoteMissing(errno, known)) return n;
+    if (n >= 0 || !NoteMissing(stream, errno, known)) return n;
   }
 }
 
@@ -103,11 +126,11 @@ ssize_t Write(const Stream& stream, const iovec* parts, int count, bool wait) {
     return sendmsg(stream.fd, &message,
                    MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT));
   }
-  if (wait) return WritePipe(stream.fd, parts, count, RWF_NOSIGNAL);
-  if (!IsMissing(RWF_NOWAIT)) {
+  if (wait) return WritePipe(stream, parts, count, RWF_NOSIGNAL);
+  if (!IsMissing(stream, RWF_NOWAIT)) {
     const ssize_t n =
-        WritePipe(stream.fd, parts, count, RWF_NOSIGNAL | RWF_NOWAIT);
-    if (n >= 0 || !IsMissing(RWF_NOWAIT)) return n;
+        WritePipe(stream, parts, count, RWF_NOSIGNAL | RWF_NOWAIT);
+    if (n >= 0 || !IsMissing(stream, RWF_NOWAIT)) return n;
   }
   pollfd p = {.fd = stream.fd, .events = POLLOUT, .revents = 0};
   const int ready = poll(&p, 1, 0);
@@ -117,15 +140,16 @@ ssize_t Write(const Stream& stream, const iovec* parts, int count, bool wait) {
     return -1;
   }
   // Room for one page at least, so for PIPE_BUF bytes.
-  std::array<iovec, 16> some;
-  int used = 0;
-  for (size_t left = PIPE_BUF; used < count && used < 16 && left > 0; ++used) {
-    iovec& part = some[static_cast<size_t>(used)];
+  std::array<iovec, kPartsInOnePiece> some;
+  size_t used = 0;
+  for (size_t left = PIPE_BUF;
+       used < std::min<size_t>(count, some.size()) && left > 0; ++used) {
+    iovec& part = some[used];
     part = parts[used];
     part.iov_len = std::min(part.iov_len, left);
     left -= part.iov_len;
   }
-  return WritePipe(stream.fd, some.data(), used, RWF_NOSIGNAL);
+  return WritePipe(stream, some.data(), static_cast<int>(used), RWF_NOSIGNAL);
 }
 
 // Repeats `attempt`, a call of Read or Write that takes whether to wait, until
@@ -158,7 +182,9 @@ void SetBuffer(const Stream& stream, size_t bytes) {
   if (stream.kind == StreamKind::kPipe) {
     // The kernel rounds up to a power of two, and refuses what is too large. A
     // smaller one would be refused if it held more already.
-    for (int size = wanted; size > fcntl(stream.fd, F_GETPIPE_SZ); size /= 2) {
+    const int now = fcntl(stream.fd, F_GETPIPE_SZ);
+    if (now < 0) return;  // the descriptor was taken from under us
+    for (int size = wanted; size > now; size /= 2) {
       if (fcntl(stream.fd, F_SETPIPE_SZ, size) >= 0) return;
     }
     return;
@@ -196,6 +222,15 @@ absl::StatusOr<size_t> ReadSome(const Stream& stream,
                                 Deadline deadline) {
   return Repeat(stream, POLLIN, deadline, "read",
                 [&](bool wait) { return Read(stream, bytes, wait); });
+}
+
+absl::StatusOr<size_t> ReadSomeFrom(const Stream& stream,
+                                    absl::Span<std::byte> bytes,
+                                    Deadline deadline, pid_t* sender) {
+  *sender = 0;
+  return Repeat(stream, POLLIN, deadline, "read", [&](bool wait) {
+    return ReadFrom(stream, bytes, wait, sender);
+  });
 }
 
 absl::StatusOr<size_t> WriteSome(const Stream& stream,

@@ -10,17 +10,21 @@
 //   pipes    preadv2 and pwritev2 with RWF_NOWAIT (Linux 6.5) and RWF_NOSIGNAL
 //            (Linux 6.18).
 //
-// An older kernel is found out by its first EOPNOTSUPP. Then a pipe is only
-// read or written after poll said that it is ready, at most PIPE_BUF bytes at a
-// time when writing, which one free page of the pipe always holds. That never
-// blocks as long as nobody else reads (or writes) this very end of the pipe; if
-// somebody does and is faster, a call can outlast its deadline. And SIGPIPE is
-// blocked around the write, which costs two more system calls.
+// Where a flag is missing, the first EOPNOTSUPP tells: on an older kernel, and
+// for RWF_NOWAIT also on a FIFO, which is any pipe that was opened by a name,
+// be it /proc/self/fd/3. So what is missing is known for each stream, not for
+// all. Without RWF_NOWAIT a pipe is only read or written after poll said that
+// it is ready, at most PIPE_BUF bytes at a time when writing, which one free
+// page of the pipe always holds. That never blocks as long as nobody else reads
+// (or writes) this very end of the pipe; if somebody does and is faster, a call
+// can outlast its deadline. Without RWF_NOSIGNAL, SIGPIPE is blocked around the
+// write, which costs two more system calls.
 //
 // Thread safety: functions of their arguments.
 #ifndef IPC_PIPE_STREAM_IO_H_
 #define IPC_PIPE_STREAM_IO_H_
 
+#include <sys/types.h>
 #include <sys/uio.h>
 
 #include <cstddef>
@@ -37,6 +41,10 @@ enum class StreamKind { kPipe, kSocket };
 struct Stream {
   int fd = -1;  // not owned
   StreamKind kind = StreamKind::kPipe;
+  // The RWF_ flags that this pipe was found to lack: zero at first, and kept by
+  // the caller from call to call, for each thread its own. Needed to read and
+  // to write.
+  int* missing_flags = nullptr;
 };
 
 // Waits until `stream` has something for `events` (POLLIN or POLLOUT): data or
@@ -49,6 +57,16 @@ absl::StatusOr<bool> WaitReady(const Stream& stream, short events,
 // Returns 0 only at the end of the stream. DeadlineExceeded if nothing came.
 absl::StatusOr<size_t> ReadSome(const Stream& stream,
                                 absl::Span<std::byte> bytes, Deadline deadline);
+
+// The same of a unix socket that has SO_PASSCRED. `*sender` is the process that
+// sent these bytes, which are all of one, and 0 if that is not known.
+absl::StatusOr<size_t> ReadSomeFrom(const Stream& stream,
+                                    absl::Span<std::byte> bytes,
+                                    Deadline deadline, pid_t* sender);
+
+// The kernel writes up to PIPE_BUF bytes to a pipe in one piece, all or
+// nothing, if they come in so many parts at most.
+inline constexpr size_t kPartsInOnePiece = 16;
 
 // Writes `parts` one after the other by one system call, as much of them as
 // fits, as soon as something does; returns how many bytes. They must not all be

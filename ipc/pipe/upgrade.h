@@ -3,16 +3,20 @@
 //
 // Example: frames from a camera to its viewer, who has connected.
 //
-//   camera                                    viewer
-//   auto frames = UpgradeToSender(            auto frames =
-//       connection, {.capacity_bytes = 1 << UpgradeToReceiver(connection);
-//       26});
-//   frames->Reserve(...)->Commit()            frames->Receive()
+//   // The camera.
+//   auto frames = UpgradeToSender(connection, {.capacity_bytes = 1 << 26});
+//   ... frames->Reserve(size) ... Commit()
+//
+//   // The viewer.
+//   auto frames = UpgradeToReceiver(connection);
+//   ... frames->Receive()
 //
 // The Connection goes on as before, for messages of both directions, for
 // another ring, and to learn by WaitAny, which a ring has no descriptor for,
 // that the peer has died or closed. Each of both has to call its function at
-// the same point of the stream, as with SendFds, which this is.
+// the same point of the stream, as with SendFds, which this is; so the
+// receiver's Connection must not have Options::read_ahead, and no ReceiveBatch
+// may take what was sent before.
 //
 // What was sent by the Connection before is received by it; between messages of
 // both there is no order.

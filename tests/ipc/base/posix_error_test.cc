@@ -22,6 +22,7 @@ TEST(PosixErrorTest, MapsWhatCallersTellApart) {
   EXPECT_TRUE(absl::IsResourceExhausted(PosixError(ENOSPC, "x")));
   EXPECT_TRUE(absl::IsResourceExhausted(PosixError(ENOMEM, "x")));
   EXPECT_TRUE(absl::IsResourceExhausted(PosixError(EMFILE, "x")));
+  EXPECT_TRUE(absl::IsResourceExhausted(PosixError(ETOOMANYREFS, "x")));
 }
 
 TEST(PosixErrorTest, APeerThatHasGoneIsUnavailable) {

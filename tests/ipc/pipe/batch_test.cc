@@ -2,9 +2,13 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cstddef>
+#include <cstdlib>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -93,6 +97,122 @@ TEST_P(BatchTest, ACordOfManyChunksIsOneMessage) {
   EXPECT_TRUE(*received == flat) << received->size();
   EXPECT_EQ(*receiver_->Receive(kLong), "end");
   EXPECT_EQ(child.Wait(), 0);
+}
+
+TEST_P(BatchTest, ALargeCordIsReceivedInChunks) {
+  const std::string message = Pattern(5'000'000);
+  Child child = Child::Fork([&] {
+    receiver_->Close();
+    return sender_->Send(message, kLong).ok() ? 0 : 1;
+  });
+  sender_->Close();
+  absl::StatusOr<absl::Cord> received = receiver_->ReceiveCord(kLong);
+  ASSERT_TRUE(received.ok()) << received.status();
+  EXPECT_TRUE(*received == message) << received->size();
+  EXPECT_FALSE(received->TryFlat().has_value());
+  EXPECT_TRUE(absl::IsOutOfRange(receiver_->ReceiveCord(kLong).status()));
+  EXPECT_EQ(child.Wait(), 0);
+}
+
+// Whatever a call that timed out had received, by any of the ways.
+TEST_P(BatchTest, ACordGoesOnAfterATimeOut) {
+  const std::string message = Pattern(300'000);
+  std::string frame;
+  AppendFrame(message, frame);
+  const int sender = sender_->fd();
+  for (const size_t split : {2, 4, 60'000, 60'004}) {
+    ASSERT_EQ(write(sender, frame.data(), split), static_cast<ssize_t>(split));
+    EXPECT_TRUE(
+        absl::IsDeadlineExceeded(receiver_->ReceiveCord(kShort).status()));
+    if (split > 4) {
+      EXPECT_TRUE(absl::IsDeadlineExceeded(
+          receiver_->Receive(absl::ZeroDuration()).status()));
+    }
+    std::thread rest([&] {
+      for (size_t at = split; at < frame.size();) {
+        const ssize_t n = write(sender, frame.data() + at, frame.size() - at);
+        ASSERT_GT(n, 0);
+        at += static_cast<size_t>(n);
+      }
+    });
+    absl::StatusOr<absl::Cord> received = receiver_->ReceiveCord(kLong);
+    rest.join();
+    ASSERT_TRUE(received.ok()) << received.status();
+    EXPECT_TRUE(*received == message) << received->size();
+  }
+}
+
+TEST_P(BatchTest, AnEndInsideACordIsDataLoss) {
+  std::string frame;
+  AppendFrame(Pattern(300'000), frame);
+  ASSERT_EQ(write(sender_->fd(), frame.data(), 60'004), 60'004);
+  sender_->Close();
+  for (int i = 0; i < 2; ++i) {
+    const absl::Status status = receiver_->ReceiveCord(kLong).status();
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr("60000 of the 300000 bytes"));
+  }
+}
+
+// Takes gigabytes and seconds: bazel test --test_env=PARLEY_HUGE_MESSAGES=1.
+TEST_P(BatchTest, MessagesAboveTwoGibibytes) {
+  if (getenv("PARLEY_HUGE_MESSAGES") == nullptr) {
+    GTEST_SKIP() << "asked for by --test_env=PARLEY_HUGE_MESSAGES=1";
+  }
+  constexpr size_t kParts = 2049;
+  const std::string part = Pattern(1 << 20);
+  constexpr size_t kSize = kParts << 20;
+  Create({.max_message_bytes = kSize});
+  Child child = Child::Fork([&] {
+    receiver_->Close();
+    absl::Cord cord;  // the same memory again and again
+    for (size_t i = 0; i < kParts; ++i) {
+      cord.Append(absl::MakeCordFromExternal(absl::string_view(part), [] {}));
+    }
+    return sender_->Send(cord, kLong).ok() && sender_->Send(cord, kLong).ok()
+               ? 0
+               : 1;
+  });
+  sender_->Close();
+  size_t position = 0;
+  const auto expect_next = [&](absl::string_view text) {
+    while (!text.empty()) {
+      const absl::string_view expected =
+          absl::string_view(part).substr(position % part.size(), text.size());
+      ASSERT_TRUE(text.substr(0, expected.size()) == expected) << position;
+      position += expected.size();
+      text.remove_prefix(expected.size());
+    }
+  };
+  {
+    const absl::StatusOr<absl::Cord> cord = receiver_->ReceiveCord(kLong);
+    ASSERT_TRUE(cord.ok()) << cord.status();
+    for (const absl::string_view chunk : cord->Chunks()) expect_next(chunk);
+    EXPECT_EQ(position, kSize);
+  }
+  const std::unique_ptr<char[]> buffer(new char[kSize]);
+  EXPECT_EQ(*receiver_->ReceiveInto(
+                {reinterpret_cast<std::byte*>(buffer.get()), kSize}, kLong),
+            kSize);
+  position = 0;
+  expect_next({buffer.get(), kSize});
+  EXPECT_EQ(child.Wait(), 0);
+}
+
+// Sent in one piece, so that several senders may share a pipe.
+TEST_P(BatchTest, ASmallCordOfManyChunks) {
+  std::deque<std::string> chunks;
+  absl::Cord cord;
+  std::string flat;
+  for (unsigned i = 0; i < 200; ++i) {
+    chunks.push_back(Pattern(5, i));
+    absl::StrAppend(&flat, chunks.back());
+    cord.Append(
+        absl::MakeCordFromExternal(absl::string_view(chunks.back()), [] {}));
+  }
+  ASSERT_TRUE(sender_->Send(cord, kLong).ok());
+  EXPECT_EQ(*receiver_->Receive(kLong), flat);
 }
 
 TEST_P(BatchTest, AnEmptyCordIsAMessage) {

@@ -2,12 +2,21 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/time.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <iterator>
+#include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <thread>
@@ -26,6 +35,7 @@
 #include "ipc/base/unique_fd.h"
 #include "ipc/base/wait_any.h"
 #include "ipc/pipe/frame.h"
+#include "tests/ipc/pipe/signal_storm.h"
 #include "tests/testing/child.h"
 #include "tests/testing/status_matchers.h"
 
@@ -194,6 +204,39 @@ TEST(ConnectionPairTest, SpawnClose) {
   EXPECT_SENDS(conn, "hello");
   EXPECT_RECEIVES(conn, "hello");
   EXPECT_EQ(child.Wait(), 0);
+}
+
+// A Connection as a scope: it is closed at the end of it.
+TEST_P(ConnectionTest, Context) {
+  int fd = -1;
+  {
+    const Connection scoped = std::move(sender());
+    fd = scoped.fd();
+    EXPECT_NE(fcntl(fd, F_GETFD), -1);
+  }
+  EXPECT_EQ(fcntl(fd, F_GETFD), -1);
+  EXPECT_CODE(receiver().Receive().status(), StatusCode::kOutOfRange);
+}
+
+// CPython: TestInvalidHandle.test_invalid_handles
+TEST(FromFdTest, InvalidHandles) {
+  const int not_open = 44'977;
+  absl::StatusOr<Connection> connection =
+      Connection::FromFd(UniqueFd(not_open));
+  EXPECT_FALSE(connection.ok());
+  EXPECT_THAT(std::string(connection.status().message()), HasSubstr("44977"));
+  EXPECT_FALSE(Connection::FromFd(UniqueFd(-1)).ok());
+}
+
+// Nor does it hang or crash if somebody else has closed it meanwhile.
+TEST_P(ConnectionTest, WhatSomebodyElseClosedIsAnError) {
+  const UniqueFd kept(fcntl(sender().fd(), F_DUPFD_CLOEXEC, 0));
+  close(sender().fd());
+  EXPECT_FALSE(sender().Send("x").ok());
+  EXPECT_FALSE(sender().Send(Pattern(kMebibyte), kShort).ok());
+  close(receiver().fd());
+  EXPECT_FALSE(receiver().Receive().ok());
+  EXPECT_FALSE(receiver().Receive(kShort).ok());
 }
 
 // Parts of a buffer: what Python's offset and size are for.
@@ -384,6 +427,36 @@ TEST_P(ConnectionTest, DoesNotReserveAClaimedLength) {
   EXPECT_THAT(std::string(status.message()),
               HasSubstr("10 of the 1152921504606846976 bytes"));
 }
+
+// A sanitizer keeps more memory than this for itself.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST_P(ConnectionTest, WithoutMemoryAMessageIsResourceExhausted) {
+  Create({.max_message_bytes = SIZE_MAX});
+  Child child = Child::Fork([&] {
+    sender().Close();
+    // No more from the kernel, nor what was freed, but for small pieces.
+    const rlimit none = {.rlim_cur = 0, .rlim_max = RLIM_INFINITY};
+    std::vector<std::unique_ptr<char[]>> all;
+    all.reserve(10'000);
+    if (setrlimit(RLIMIT_AS, &none) != 0) return 1;
+    while (char* const more = new (std::nothrow) char[kMebibyte]) {
+      all.emplace_back(more);
+    }
+    if (!absl::IsResourceExhausted(receiver().Receive(kLong).status())) {
+      return 2;
+    }
+    if (!absl::IsResourceExhausted(receiver().Receive(kLong).status())) {
+      return 3;
+    }
+    return 0;
+  });
+  receiver().Close();
+  // It closes before all is sent.
+  EXPECT_CODE(sender().Send(Pattern(16 * kMebibyte), kLong),
+              StatusCode::kUnavailable);
+  EXPECT_EQ(child.Wait(), 0);
+}
+#endif
 
 // ---- The end of the stream and the death of a peer.
 
@@ -685,25 +758,27 @@ TEST_P(ConnectionTest, WorksWhenSomebodySetONonblock) {
 
 // ---- Signals.
 
-// While it lives, SIGALRM interrupts every system call that sleeps.
-class SignalStorm {
- public:
-  SignalStorm() {
+// CPython: test_ignore of TestIgnoreEINTR
+TEST_P(ConnectionTest, Ignore) {
+  constexpr int kHuge = 8 << 20;  // more than a buffer
+  Child child = Child::Fork([&](Child::Side side) {
     struct sigaction action = {};
     action.sa_handler = [](int) {};  // without SA_RESTART
-    sigaction(SIGALRM, &action, &before_);
-    const itimerval often = {{0, 500}, {0, 500}};
-    setitimer(ITIMER_REAL, &often, nullptr);
-  }
-  ~SignalStorm() {
-    const itimerval never = {};
-    setitimer(ITIMER_REAL, &never, nullptr);
-    sigaction(SIGALRM, &before_, nullptr);
-  }
-
- private:
-  struct sigaction before_;
-};
+    sigaction(SIGUSR1, &action, nullptr);
+    side.Tell();
+    const absl::StatusOr<std::string> message = receiver().Receive();
+    side.Tell();
+    side.Hear();
+    return message.ok() && message->size() == kHuge ? 0 : 1;
+  });
+  ASSERT_TRUE(child.Hear());
+  child.AwaitSleep();
+  ASSERT_EQ(kill(child.pid(), SIGUSR1), 0);
+  EXPECT_SENDS(sender(), std::string(kHuge, 'x'));
+  ASSERT_TRUE(child.Hear());
+  ASSERT_TRUE(child.Tell());
+  EXPECT_EQ(child.Wait(), 0);
+}
 
 TEST_P(ConnectionTest, MessagesSurviveAStormOfSignals) {
   constexpr int kMessages = 20;
@@ -971,6 +1046,75 @@ TEST_P(ConnectionTest, MoveLeavesAClosedConnection) {
   // Assigning over an end closes it.
   moved = std::move(sender());
   EXPECT_EQ(fcntl(fd, F_GETFD), -1);
+}
+
+// ---- Pipes that lack what others have.
+
+// Whether the kernel reads this empty pipe with a flag that some pipes lack.
+bool HasNowait(int pipe_fd) {
+  char byte;
+  const iovec part = {.iov_base = &byte, .iov_len = 1};
+  return preadv2(pipe_fd, &part, 1, -1, RWF_NOWAIT) < 0 && errno == EAGAIN;
+}
+
+absl::StatusOr<Connection> Reopen(const Connection& end, int flags) {
+  return Connection::FromFd(UniqueFd(open(
+      absl::StrCat("/proc/self/fd/", end.fd()).c_str(), flags | O_CLOEXEC)));
+}
+
+TEST(PipeTest, WhatWasOpenedByANameHasTimeOuts) {
+  auto ends = Connection::CreatePair(/*duplex=*/false);
+  ASSERT_TRUE(ends.ok());
+  absl::StatusOr<Connection> reader = Reopen(ends->first, O_RDONLY);
+  absl::StatusOr<Connection> writer = Reopen(ends->second, O_WRONLY);
+  ASSERT_TRUE(reader.ok() && writer.ok());
+  EXPECT_CODE(reader->Receive(kShort).status(), StatusCode::kDeadlineExceeded);
+  EXPECT_CODE(writer->Send("x", kShort), StatusCode::kOk);
+  EXPECT_RECEIVES(*reader, "x");
+  const absl::Time start = absl::Now();
+  EXPECT_CODE(writer->Send(Pattern(5 * kMebibyte), kShort),
+              StatusCode::kDeadlineExceeded);
+  EXPECT_GE(absl::Now() - start, kShort);
+}
+
+// They would have to ask by poll before each read and write.
+TEST(PipeTest, WhatOnePipeLacksOthersHave) {
+  auto ends = Connection::CreatePair(/*duplex=*/false);
+  ASSERT_TRUE(ends.ok());
+  if (!HasNowait(ends->first.fd())) GTEST_SKIP() << "no pipe has RWF_NOWAIT";
+  absl::StatusOr<Connection> reader = Reopen(ends->first, O_RDONLY);
+  absl::StatusOr<Connection> writer = Reopen(ends->second, O_WRONLY);
+  ASSERT_TRUE(reader.ok() && writer.ok());
+  EXPECT_CODE(writer->Send("x", kLong), StatusCode::kOk);
+  EXPECT_RECEIVES(*reader, "x");
+  Child child = Child::Fork([&] {
+    sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_poll, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog program = {.len = std::size(filter), .filter = filter};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
+      return 1;
+    }
+    return ends->second.Send("y", kLong).ok() && ends->first.Receive(kLong).ok()
+               ? 0
+               : 2;
+  });
+  EXPECT_EQ(child.Wait(), 0);
+}
+
+// A buffer that cannot grow is as large as it can be.
+TEST(PipeTest, ADescriptorThatIsNoPipeAnyMore) {
+  auto ends = Connection::CreatePair(/*duplex=*/false);
+  ASSERT_TRUE(ends.ok());
+  Connection& writer = ends->second;
+  const UniqueFd other(open("/dev/null", O_WRONLY | O_CLOEXEC));
+  ASSERT_EQ(dup3(other.get(), writer.fd(), O_CLOEXEC), writer.fd());
+  // Whatever it says about it; but it does not hang.
+  (void)writer.Send(Pattern(kMebibyte), kLong);
 }
 
 absl::Status FromFdError(int fd) {

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <iterator>
@@ -16,11 +17,13 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/pipe/connection.h"
+#include "tests/ipc/pipe/signal_storm.h"
 #include "tests/testing/child.h"
 
 namespace ipc::pipe {
@@ -82,8 +85,40 @@ TEST_F(FdPassingTest, LargeFdTransfer) {
   EXPECT_TRUE(SameFile(fds->front().get(), null.get()));
 }
 
-// CPython: test_access, test_pickling
-TEST_F(FdPassingTest, AnotherProcessGetsTheEndOfAPipe) {
+// CPython: test_access of TestPicklingConnections, of ends in both directions
+TEST_F(FdPassingTest, Access) {
+  Child child = Child::Fork([&] {
+    left().Close();
+    Connection& conn = right();
+    const auto receive_end = [&]() -> absl::StatusOr<Connection> {
+      auto fds = conn.ReceiveFds(1, kLong);
+      if (!fds.ok()) return fds.status();
+      return Connection::FromFd(std::move(fds->front()));
+    };
+    absl::StatusOr<Connection> w = receive_end();
+    if (!w.ok() || w->readable() || !w->Send("all is well").ok()) return 1;
+    w->Close();
+    absl::StatusOr<Connection> r = receive_end();
+    if (!r.ok() || r->writable()) return 2;
+    const absl::StatusOr<std::string> message = r->Receive(kLong);
+    return message.ok() && conn.Send(*message + *message).ok() ? 0 : 3;
+  });
+  right().Close();
+  Connection& conn = left();
+  auto pipe = Connection::CreatePair(/*duplex=*/false);
+  ASSERT_TRUE(conn.SendFds({pipe->second.fd()}, kLong).ok());
+  pipe->second.Close();
+  EXPECT_EQ(*pipe->first.Receive(kLong), "all is well");
+  pipe = Connection::CreatePair(/*duplex=*/false);
+  ASSERT_TRUE(conn.SendFds({pipe->first.fd()}, kLong).ok());
+  pipe->first.Close();
+  ASSERT_TRUE(pipe->second.Send("foobar", kLong).ok());
+  EXPECT_EQ(*conn.Receive(kLong), "foobarfoobar");
+  EXPECT_EQ(child.Wait(), 0);
+}
+
+// CPython: test_pickling
+TEST_F(FdPassingTest, Pickling) {
   Child child = Child::Fork([&] {
     left().Close();
     auto fds = right().ReceiveFds(1, kLong);
@@ -161,14 +196,113 @@ TEST_F(FdPassingTest, NoRoomForOpenFilesIsResourceExhausted) {
   EXPECT_EQ(OpenFds(), before);
 }
 
-// CPython: test_missing_fd_transfer
-TEST_F(FdPassingTest, AMessageThatComesFirstIsKept) {
+// Many messages that nobody receives; the kernel counts the descriptors of a
+// user that are on their way.
+TEST_F(FdPassingTest, AFloodOfMessagesIsResourceExhausted) {
+  const UniqueFd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  Child child = Child::Fork([&] {
+    const rlimit few = {.rlim_cur = 64, .rlim_max = 64};
+    if (setrlimit(RLIMIT_NOFILE, &few) != 0) return 1;
+    // Root may do more.
+    if (geteuid() == 0) (void)!setuid(65534);
+    const std::vector<int> many(50, null.get());
+    absl::Status status;
+    int sent = 0;
+    while ((status = left().SendFds(many, absl::ZeroDuration())).ok()) ++sent;
+    if (!absl::IsResourceExhausted(status)) {
+      fprintf(stderr, "%d messages, then %s\n", sent,
+              status.ToString().c_str());
+      return 2;
+    }
+    // What was sent is received, and then there is room.
+    for (int i = 0; i < sent; ++i) {
+      if (right().ReceiveFds(50, kLong)->size() != 50) return 3;
+    }
+    if (!left().SendFds({null.get()}).ok()) return 4;
+    return right().ReceiveFds(1, kLong).ok() ? 0 : 5;
+  });
+  EXPECT_EQ(child.Wait(), 0);
+}
+
+// Nobody receives: neither are these kept for ever.
+TEST_F(FdPassingTest, APeerThatNeverReads) {
+  absl::Status status;
+  while ((status = left().SendFds({STDIN_FILENO}, absl::ZeroDuration())).ok()) {
+  }
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  const absl::Time start = absl::Now();
+  status = left().SendFds({STDIN_FILENO}, kShort);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_GE(absl::Now() - start, kShort);
+  // Nothing was sent, and it may be repeated.
+  ASSERT_TRUE(right().ReceiveFds(1, kLong).ok());
+  EXPECT_TRUE(left().SendFds({STDIN_FILENO}, kLong).ok());
+}
+
+// Who has set SO_PASSCRED on a socket gets credentials along with descriptors.
+TEST_F(FdPassingTest, CredentialsBesides) {
+  const int on = 1;
+  ASSERT_EQ(setsockopt(right().fd(), SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)),
+            0);
+  const long before = OpenFds();
+  const std::vector<int> all(253, STDIN_FILENO);
+  ASSERT_TRUE(left().SendFds(all).ok());
+  {
+    const auto received = right().ReceiveFds(253, kLong);
+    ASSERT_TRUE(received.ok()) << received.status();
+    EXPECT_EQ(received->size(), 253u);
+  }
+  EXPECT_EQ(OpenFds(), before);
+}
+
+// While a timer interrupts all that sleeps.
+TEST_F(FdPassingTest, SurviveAStormOfSignals) {
+  constexpr int kMessages = 1000;
+  const SignalStorm storm;
+  Child child = Child::Fork([&] {
+    const SignalStorm own;  // a timer is not inherited
+    for (int i = 0; i < kMessages; ++i) {
+      // Now and then the sender has to wait for room.
+      if (i % 300 == 0) absl::SleepFor(absl::Milliseconds(5));
+      const auto fds = right().ReceiveFds(253, kLong);
+      if (!fds.ok() || fds->size() != 1) return 1;
+    }
+    return 0;
+  });
+  for (int i = 0; i < kMessages; ++i) {
+    // And the receiver for descriptors.
+    if (i % 100 == 50) absl::SleepFor(absl::Milliseconds(2));
+    const absl::Status status = left().SendFds(
+        {STDIN_FILENO}, i % 2 == 0 ? kLong : absl::InfiniteDuration());
+    ASSERT_TRUE(status.ok()) << status;
+  }
+  EXPECT_EQ(child.Wait(), 0);
+  const absl::Time start = absl::Now();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(left().ReceiveFds(1, kShort).status()));
+  EXPECT_GE(absl::Now() - start, kShort);
+}
+
+// CPython: test_missing_fd_transfer, of one who announces a descriptor and
+// sends none
+TEST_F(FdPassingTest, MissingFdTransfer) {
   ASSERT_TRUE(left().Send("a message").ok());
   EXPECT_TRUE(
       absl::IsFailedPrecondition(right().ReceiveFds(1, kLong).status()));
   EXPECT_TRUE(
       absl::IsFailedPrecondition(right().ReceiveFds(1, kLong).status()));
   EXPECT_EQ(*right().Receive(kLong), "a message");
+}
+
+// As the header warns; they are closed, at least.
+TEST_F(FdPassingTest, ABatchThatGoesBeyondAMessageLosesThem) {
+  const long before = OpenFds();
+  ASSERT_TRUE(left().Send("a message").ok());
+  ASSERT_TRUE(left().SendFds({STDIN_FILENO}).ok());
+  EXPECT_THAT(*right().ReceiveBatch(kLong),
+              ::testing::ElementsAre("a message"));
+  EXPECT_TRUE(absl::IsFailedPrecondition(
+      right().ReceiveFds(1, absl::ZeroDuration()).status()));
+  EXPECT_EQ(OpenFds(), before);
 }
 
 TEST_F(FdPassingTest, ACountThatIsNotTrueIsDataLoss) {

@@ -217,5 +217,17 @@ TEST_P(PythonPeerTest, APythonKilledInsideAMessageIsDataLoss) {
   EXPECT_EQ(child.Wait(), -SIGKILL);
 }
 
+// The stream does not end, but the kernel knows who has sent what.
+TEST_P(PythonPeerTest, APythonKilledInsideAMessageWhileItsEndIsHeld) {
+  if (!GetParam()) return;  // over a socket only
+  Ends ends = Connect({.watch_sender = true});
+  const UniqueFd held(fcntl(ends.childs.front().fd(), F_DUPFD_CLOEXEC, 0));
+  Child child = Start("die_inside", ends);
+  EXPECT_EQ(*ends.receiver().Receive(kLong), "whole");
+  const absl::Status status = ends.receiver().Receive(kLong).status();
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_EQ(child.Wait(), -SIGKILL);
+}
+
 }  // namespace
 }  // namespace ipc::pipe

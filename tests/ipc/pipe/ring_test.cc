@@ -9,9 +9,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <optional>
 #include <string>
 #include <thread>
@@ -28,6 +30,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
+#include "tests/ipc/pipe/ring_test_peer.h"
+#include "tests/ipc/pipe/signal_storm.h"
 #include "tests/testing/child.h"
 
 namespace ipc::pipe {
@@ -359,25 +363,44 @@ TEST(RingTest, TimeOutsAreNotShort) {
   EXPECT_GE(absl::Now() - begin, kShort);
 }
 
+// A thread that has nothing to look after but `end`, and sleeps: it does not
+// wake up by itself, so without a wake-up these tests do not end.
+template <typename End>
+class Sleeper {
+ public:
+  Sleeper(End& end, const std::function<void()>& body) {
+    RingTestPeer::SleepUntilWoken(end);
+    thread_ = std::thread([this, body] {
+      tid_ = gettid();
+      body();
+    });
+    while (tid_ == 0) std::this_thread::yield();
+    RingTestPeer::AwaitSleep(end, tid_);
+  }
+  Sleeper(const Sleeper&) = delete;
+  Sleeper& operator=(const Sleeper&) = delete;
+  ~Sleeper() { thread_.join(); }
+
+ private:
+  std::atomic<pid_t> tid_ = 0;
+  std::thread thread_;
+};
+
 TEST(RingTest, AReceiverAsleepIsWokenByAMessage) {
   Ends ends;
-  std::thread receiver(
-      [&] { EXPECT_EQ(ReceiveText(ends.receiver), "wake up"); });
-  // Longer than it spins; nothing depends on it.
-  absl::SleepFor(absl::Milliseconds(2));
+  const Sleeper sleeper(ends.receiver, [&] {
+    EXPECT_EQ(ReceiveText(ends.receiver, absl::InfiniteDuration()), "wake up");
+  });
   EXPECT_TRUE(ends.sender.Send("wake up", kNow).ok());
-  receiver.join();
 }
 
 TEST(RingTest, ASenderAsleepIsWokenByRoomThatTheHeadDoesNotShow) {
   Ends ends;
   // So that one acknowledged message is less than an eighth.
   ASSERT_EQ(Fill(ends.sender, 56), 64);
-  std::thread sender(
-      [&] { EXPECT_TRUE(ends.sender.Send("room", kPatience).ok()); });
-  absl::SleepFor(absl::Milliseconds(2));
+  const Sleeper sleeper(ends.sender,
+                        [&] { EXPECT_TRUE(ends.sender.Send("room").ok()); });
   EXPECT_EQ(ReceiveText(ends.receiver), Pattern(56, 0));
-  sender.join();
 }
 
 TEST(RingTest, TwoThreadsPassManyMessagesOfAllSizes) {
@@ -396,6 +419,36 @@ TEST(RingTest, TwoThreadsPassManyMessagesOfAllSizes) {
   }
   EXPECT_EQ(CodeOf(ends.receiver.Receive()), absl::StatusCode::kOutOfRange);
   sender.join();
+}
+
+// A timer interrupts all that sleeps.
+TEST(RingTest, MessagesAndTimeOutsSurviveAStormOfSignals) {
+  Ends ends;
+  constexpr size_t kMessages = 2000;
+  const SignalStorm storm;
+  std::thread sender([&] {
+    for (size_t i = 0; i < kMessages; ++i) {
+      // The receiver sleeps until this one comes.
+      if (i % 20 == 0) absl::SleepFor(absl::Milliseconds(1));
+      ASSERT_TRUE(ends.sender.Send(Pattern(500, i), kPatience).ok());
+    }
+  });
+  for (size_t i = 0; i < kMessages; ++i) {
+    // And the sender until there is room.
+    if (i % 200 == 0) absl::SleepFor(absl::Milliseconds(5));
+    ASSERT_EQ(ReceiveText(ends.receiver), Pattern(500, i));
+  }
+  sender.join();
+  constexpr absl::Duration kShort = absl::Milliseconds(30);
+  absl::Time begin = absl::Now();
+  EXPECT_EQ(CodeOf(ends.receiver.Receive(kShort)),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_GE(absl::Now() - begin, kShort);
+  Fill(ends.sender, 56);
+  begin = absl::Now();
+  EXPECT_EQ(CodeOf(ends.sender.Send("", kShort)),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_GE(absl::Now() - begin, kShort);
 }
 
 TEST(RingTest, ClosedForSendIsDrainedAndThenOutOfRange) {
@@ -417,12 +470,10 @@ TEST(RingTest, ClosedForSendIsDrainedAndThenOutOfRange) {
 
 TEST(RingTest, ClosingWakesAReceiverAsleep) {
   Ends ends;
-  std::thread receiver([&] {
+  const Sleeper sleeper(ends.receiver, [&] {
     EXPECT_EQ(CodeOf(ends.receiver.Receive()), absl::StatusCode::kOutOfRange);
   });
-  absl::SleepFor(absl::Milliseconds(2));
   { const RingSender gone = std::move(ends.sender); }
-  receiver.join();
 }
 
 TEST(RingTest, AClosedReceiverIsUnavailableToTheSender) {
@@ -442,12 +493,10 @@ TEST(RingTest, AClosedReceiverIsUnavailableToTheSender) {
 TEST(RingTest, ClosingWakesASenderAsleep) {
   Ends ends;
   Fill(ends.sender, 56);
-  std::thread sender([&] {
+  const Sleeper sleeper(ends.sender, [&] {
     EXPECT_EQ(CodeOf(ends.sender.Send("")), absl::StatusCode::kUnavailable);
   });
-  absl::SleepFor(absl::Milliseconds(2));
   ends.receiver.Close();
-  sender.join();
 }
 
 TEST(RingTest, WithoutAReceiverTheSenderFillsTheRingAndWaits) {

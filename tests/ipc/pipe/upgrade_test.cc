@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -118,6 +119,32 @@ TEST_F(UpgradeTest, WhatIsNoRingIsRefused) {
   EXPECT_FALSE(UpgradeToReceiver(ours(), kLong).ok());
   EXPECT_THAT(UpgradeToReceiver(ours(), absl::ZeroDuration()),
               StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("")));
+}
+
+TEST_F(UpgradeTest, APeerThatNeverReads) {
+  // Until the kernel has no room.
+  while (ours().Send(std::string(4000, 'x'), absl::ZeroDuration()).ok()) {
+  }
+  constexpr absl::Duration kShort = absl::Milliseconds(20);
+  const absl::Time begin = absl::Now();
+  EXPECT_THAT(UpgradeToSender(ours(), {}, kShort),
+              StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("")));
+  EXPECT_GE(absl::Now() - begin, kShort);
+  // Nothing was sent: it may be repeated.
+  while (theirs().Receive(absl::ZeroDuration()).ok()) {
+  }
+  auto sender = UpgradeToSender(ours(), {}, kLong);
+  ASSERT_THAT(sender, IsOk());
+  EXPECT_THAT(UpgradeToReceiver(theirs(), kLong), IsOk());
+}
+
+// A receiver that reads ahead would have dropped the ring.
+TEST_F(UpgradeTest, WhoReadsAheadCannotTakeOne) {
+  ends_ = *Connection::CreatePair(/*duplex=*/true, {.read_ahead = true});
+  ASSERT_THAT(UpgradeToSender(theirs()), IsOk());
+  EXPECT_THAT(
+      UpgradeToReceiver(ours(), absl::ZeroDuration()),
+      StatusIs(StatusCode::kFailedPrecondition, HasSubstr("read_ahead")));
 }
 
 TEST_F(UpgradeTest, APipeCannotHandARingOver) {

@@ -1,6 +1,6 @@
-// A process is killed after each instruction of sending, of connecting and of
-// accepting; whoever is left finds out, and goes on.
-#include <fcntl.h>
+// A process is killed after each instruction of connecting and of accepting;
+// whoever is left finds out, and goes on. Sending is in
+// tests/ipc/pipe/connection_send_kill_test.cc.
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -10,11 +10,9 @@
 #include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -49,96 +47,12 @@ constexpr int kStride = 23;
 constexpr int kCoarse = 499;
 #endif
 
-UniqueFd Dup(int fd) { return UniqueFd(fcntl(fd, F_DUPFD_CLOEXEC, 0)); }
-
 void Report(const char* name, const testing::KillPointReport& report,
             int stride) {
   printf("%s: %d kill points, every %d. instruction (%d asleep, %d missed)\n",
          name, report.points, stride, report.asleep, report.astray);
   EXPECT_GT(report.points, 2);
   EXPECT_EQ(report.completed, 1);
-}
-
-// ---- Sending.
-
-// The receiver keeps a copy of the sending end open, so that nothing but the
-// bytes tells it anything; and then closes it.
-class SendCase : public testing::KillPointCase {
- public:
-  SendCase(bool duplex, size_t bytes, bool batch)
-      : message_(bytes, 'm'), batch_(batch) {
-    auto ends = *Connection::CreatePair(duplex);
-    receiver_.emplace(std::move(ends.first));
-    sender_.emplace(std::move(ends.second));
-    copy_ = Dup(sender_->fd());
-    views_ = {message_, message_, message_};
-  }
-  void Operate() override {
-    if (batch_) {
-      (void)sender_->SendBatch(views_);
-    } else {
-      (void)sender_->Send(message_);
-    }
-  }
-  void Check(const testing::KillPoint& point) override {
-    sender_->Close();
-    size_t whole = 0;
-    // What has been sent is there at once.
-    while (true) {
-      const auto message = receiver_->Receive(absl::ZeroDuration());
-      if (!message.ok()) {
-        ASSERT_THAT(message,
-                    StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("")));
-        break;
-      }
-      ASSERT_TRUE(*message == message_);
-      ++whole;
-    }
-    if (point.completed) {
-      ASSERT_EQ(whole, batch_ ? views_.size() : 1);
-    }
-    // And when nobody can send any more, the end, clean or not.
-    copy_.Reset();
-    ASSERT_THAT(receiver_->Receive(kPatience),
-                AnyOf(StatusIs(StatusCode::kOutOfRange, HasSubstr("")),
-                      StatusIs(StatusCode::kDataLoss, HasSubstr(""))));
-  }
-
- private:
-  const std::string message_;
-  const bool batch_;
-  std::vector<absl::string_view> views_;
-  std::optional<Connection> receiver_;
-  std::optional<Connection> sender_;
-  UniqueFd copy_;
-};
-
-struct SendParameters {
-  std::string name;
-  bool duplex;
-  size_t bytes;
-  bool batch;
-};
-
-class SendKillTest : public ::testing::TestWithParam<SendParameters> {};
-
-INSTANTIATE_TEST_SUITE_P(
-    Sends, SendKillTest,
-    ::testing::Values(SendParameters{"Pipe", false, 100, false},
-                      SendParameters{"Socket", true, 100, false},
-                      SendParameters{"LargeOverASocket", true, 20'000, false},
-                      SendParameters{"BatchOverAPipe", false, 100, true},
-                      SendParameters{"BatchOverASocket", true, 100, true}),
-    [](const auto& info) { return info.param.name; });
-
-TEST_P(SendKillTest, TheReceiverFindsOut) {
-  const auto& [name, duplex, bytes, batch] = GetParam();
-  const testing::KillPointReport report = testing::KillAtEveryInstruction(
-      [&, duplex = duplex, bytes = bytes, batch = batch] {
-        return std::make_unique<SendCase>(duplex, bytes, batch);
-      },
-      kStride);
-  Report(name.c_str(), report, kStride);
 }
 
 // ---- Connecting and accepting.

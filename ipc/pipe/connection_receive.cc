@@ -1,0 +1,341 @@
+// How a Connection receives.
+#include <poll.h>
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "ipc/base/posix_error.h"
+#include "ipc/pipe/connection.h"
+#include "ipc/pipe/sender_life.h"
+
+namespace ipc::pipe {
+namespace {
+
+// What is read of a larger message is not worth a copy.
+constexpr size_t kLargeBytes = Connection::kBatchBytes / 4;
+
+// Of a Cord that is received.
+constexpr size_t kChunkBytes = size_t{1} << 20;
+
+}  // namespace
+
+absl::StatusOr<std::string> Connection::Receive(absl::Duration timeout) {
+  if (!CanReceive()) return ReceiveRefusal();
+  const Deadline deadline = Deadline::After(timeout);
+  absl::Status status = Prefetch(deadline);
+  if (status.ok()) {
+    if (const auto frame = TakeAhead(max_message_bytes_)) {
+      return std::string(reinterpret_cast<const char*>(frame->data()),
+                         frame->size());
+    }
+    status = ReadFrame(deadline);
+  }
+  if (!status.ok()) {
+    return Annotate(status, absl::StrCat("receiving on ", Name()));
+  }
+  expects_large_ = *decoder_.payload_bytes() >= kLargeBytes;
+  return decoder_.TakeFrame();
+}
+
+absl::StatusOr<absl::Cord> Connection::ReceiveCord(absl::Duration timeout) {
+  if (!CanReceive()) return ReceiveRefusal();
+  const Deadline deadline = Deadline::After(timeout);
+  absl::Status status = Prefetch(deadline);
+  if (status.ok()) {
+    if (const auto frame = TakeAhead(max_message_bytes_)) {
+      return absl::Cord(absl::string_view(
+          reinterpret_cast<const char*>(frame->data()), frame->size()));
+    }
+    status = ReadHeader(deadline);
+  }
+  absl::Cord message;
+  if (status.ok()) {
+    expects_large_ = *decoder_.payload_bytes() >= kLargeBytes;
+    // What an earlier call began goes on as that had to leave it: in one piece.
+    if (*decoder_.payload_bytes() > FrameDecoder::kFirstAllocationBytes &&
+        decoder_.partial_payload().empty()) {
+      status = ReadChunks(message, deadline);
+    } else {
+      status = ReadFrame(deadline);
+      if (status.ok()) message = absl::Cord(decoder_.TakeFrame());
+    }
+  }
+  if (!status.ok()) {
+    return Annotate(status, absl::StrCat("receiving on ", Name()));
+  }
+  return message;
+}
+
+absl::Status Connection::ReadChunks(absl::Cord& message, Deadline deadline) {
+  const uint64_t size = *decoder_.payload_bytes();
+  while (message.size() < size) {
+    const size_t bytes = std::min(
+        size - message.size(),
+        std::clamp<uint64_t>(message.size(),
+                             FrameDecoder::kFirstAllocationBytes, kChunkBytes));
+    std::unique_ptr<char[]> chunk(new (std::nothrow) char[bytes]);
+    if (chunk == nullptr) return decoder_.NoMemory(bytes);
+    size_t received = 0;
+    absl::StatusOr<size_t> n = 1;
+    while (received < bytes && n.ok() && *n > 0) {
+      n = Read({reinterpret_cast<std::byte*>(chunk.get()) + received,
+                bytes - received},
+               deadline);
+      if (n.ok()) received += *n;
+    }
+    const absl::string_view text(chunk.get(), received);
+    message.Append(
+        absl::MakeCordFromExternal(text, [chunk = std::move(chunk)] {}));
+    if (received == bytes) continue;
+    // To be gone on with by whichever call comes next.
+    for (const absl::string_view part : message.Chunks()) {
+      absl::Span<const std::byte> rest(
+          reinterpret_cast<const std::byte*>(part.data()), part.size());
+      decoder_.Decode(rest).IgnoreError();  // it is not complete
+    }
+    return n.ok() ? decoder_.EndOfStream() : n.status();
+  }
+  decoder_.SkipFrame();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::string>> Connection::ReceiveBatch(
+    absl::Duration timeout) {
+  if (!CanReceive()) return ReceiveRefusal();
+  const Deadline deadline = Deadline::After(timeout);
+  const std::string context = absl::StrCat("receiving on ", Name());
+  std::vector<std::string> messages;
+  while (messages.empty()) {
+    if (!decoder_.status().ok()) return Annotate(decoder_.status(), context);
+    if (ahead_.empty()) {
+      absl::Status status = ReadAhead(deadline);
+      if (status.ok() && ahead_.empty()) status = decoder_.EndOfStream();
+      if (!status.ok()) return Annotate(status, context);
+    }
+    while (true) {
+      if (decoder_.at_boundary()) frame_deadline_.reset();
+      absl::StatusOr<std::optional<std::string>> frame =
+          decoder_.Decode(ahead_);
+      if (!frame.ok()) {
+        // Those before it are whole; the next call tells.
+        if (!messages.empty()) break;
+        return Annotate(frame.status(), context);
+      }
+      if (!frame->has_value()) break;
+      messages.push_back(**std::move(frame));
+    }
+  }
+  return messages;
+}
+
+absl::StatusOr<size_t> Connection::ReceiveInto(absl::Span<std::byte> buffer,
+                                               absl::Duration timeout) {
+  if (!CanReceive()) return ReceiveRefusal();
+  const Deadline deadline = Deadline::After(timeout);
+  absl::Status status = Prefetch(deadline);
+  if (status.ok()) {
+    if (const auto frame = TakeAhead(buffer.size())) {
+      std::copy(frame->begin(), frame->end(), buffer.begin());
+      return frame->size();
+    }
+    status = ReadHeader(deadline);
+  }
+  if (status.ok()) {
+    const size_t size = *decoder_.payload_bytes();
+    if (size > buffer.size()) {
+      status = absl::InvalidArgumentError(
+          absl::StrCat("a message of ", size,
+                       " bytes does not fit a buffer of ", buffer.size(),
+                       " bytes; it is kept: pass a larger buffer, or call "
+                       "Receive"));
+    } else {
+      status = ReadPayload(buffer.first(size), deadline);
+      if (status.ok()) {
+        expects_large_ = size >= kLargeBytes;
+        return size;
+      }
+    }
+  }
+  return Annotate(status, absl::StrCat("receiving on ", Name()));
+}
+
+std::optional<absl::Span<const std::byte>> Connection::TakeAhead(
+    size_t max_bytes) {
+  if (!decoder_.at_boundary()) return std::nullopt;
+  return TakeWholeFrame(ahead_, std::min(max_bytes, max_message_bytes_));
+}
+
+absl::Status Connection::Prefetch(Deadline deadline) {
+  if (!read_ahead_ || expects_large_ || !ahead_.empty() ||
+      !decoder_.at_boundary()) {
+    return absl::OkStatus();
+  }
+  return ReadAhead(deadline);
+}
+
+absl::Status Connection::ReadOnce(Deadline deadline) {
+  const absl::Span<std::byte> space = decoder_.Space();
+  if (space.empty()) return decoder_.status();  // there is no memory
+  absl::StatusOr<size_t> n = Read(space, deadline);
+  if (!n.ok()) return n.status();
+  if (*n == 0) return decoder_.EndOfStream();
+  return decoder_.Commit(*n);
+}
+
+absl::StatusOr<size_t> Connection::Read(absl::Span<std::byte> bytes,
+                                        Deadline deadline) {
+  if (decoder_.at_boundary()) frame_deadline_.reset();
+  if (ahead_.empty()) {
+    if (!read_ahead_ || expects_large_ || bytes.size() >= kLargeBytes) {
+      return ReadFromKernel(bytes, deadline);
+    }
+    if (absl::Status status = ReadAhead(deadline); !status.ok()) return status;
+  }
+  const size_t n = std::min(bytes.size(), ahead_.size());
+  std::copy_n(ahead_.begin(), n, bytes.begin());
+  ahead_.remove_prefix(n);
+  return n;
+}
+
+absl::StatusOr<size_t> Connection::ReadFromKernel(absl::Span<std::byte> bytes,
+                                                  Deadline deadline) {
+  const bool inside = !decoder_.at_boundary();
+  absl::StatusOr<size_t> n =
+      inside && (watch_sender_ || frame_timeout_ != absl::InfiniteDuration())
+          ? ReadRest(bytes, deadline)
+          : ReadNoting(bytes, deadline, &sender_pid_);
+  if (!n.ok()) return ReceiveError(n.status());
+  return n;
+}
+
+absl::StatusOr<size_t> Connection::ReadNoting(absl::Span<std::byte> bytes,
+                                              Deadline deadline,
+                                              pid_t* sender) {
+  if (watch_sender_ && kind_ == StreamKind::kSocket) {
+    return ReadSomeFrom(receiving(), bytes, deadline, sender);
+  }
+  return ReadSome(receiving(), bytes, deadline);
+}
+
+absl::StatusOr<size_t> Connection::ReadRest(absl::Span<std::byte> bytes,
+                                            Deadline deadline) {
+  if (!frame_deadline_.has_value()) {
+    frame_deadline_ = Deadline::After(frame_timeout_);
+  }
+  const Deadline last = Deadline::Earlier(deadline, *frame_deadline_);
+  bool is_gone = false;
+  while (true) {
+    Deadline tick = last;
+    if (watch_sender_) {
+      tick = Deadline::Earlier(
+          last, Deadline::After(is_gone ? absl::ZeroDuration() : kWatchTick));
+    }
+    pid_t sender = 0;
+    absl::StatusOr<size_t> n = ReadNoting(bytes, tick, &sender);
+    // What was sent before we asked for it comes without.
+    if (sender > 0) {
+      const pid_t before = std::exchange(sender_pid_, sender);
+      if (before > 0 && before != sender) {
+        return decoder_.GiveUp(absl::DataLossError(absl::StrCat(
+            "process ", sender, " sent into a message that process ", before,
+            " has begun and not finished")));
+      }
+    }
+    if (!absl::IsDeadlineExceeded(n.status())) return n;
+    if (is_gone) {
+      return decoder_.GiveUp(absl::DataLossError(
+          "the sender of a message has died, or given up, inside it"));
+    }
+    // Once more then: what it sent last may have come since.
+    is_gone = watch_sender_ && IsSenderGone();
+    if (is_gone) continue;
+    if (frame_deadline_->HasPassed()) {
+      return decoder_.GiveUp(absl::DataLossError(absl::StrCat(
+          "the rest of a message has not come within ",
+          absl::FormatDuration(frame_timeout_), ", its frame_timeout")));
+    }
+    if (deadline.HasPassed()) return n;
+  }
+}
+
+bool Connection::IsSenderGone() const {
+  if (kind_ == StreamKind::kPipe) return !IsLockedForSending(fd_.get());
+  return sender_pid_ > 0 && HasExited(sender_pid_);
+}
+
+absl::Status Connection::ReadAhead(Deadline deadline) {
+  if (buffer_ == nullptr) buffer_.reset(new std::byte[kBatchBytes]);
+  absl::StatusOr<size_t> n =
+      ReadFromKernel(absl::MakeSpan(buffer_.get(), kBatchBytes), deadline);
+  if (!n.ok()) return n.status();
+  ahead_ = absl::MakeConstSpan(buffer_.get(), *n);
+  return absl::OkStatus();
+}
+
+absl::Status Connection::ReadHeader(Deadline deadline) {
+  if (!decoder_.status().ok()) return decoder_.status();
+  while (!decoder_.payload_bytes().has_value()) {
+    if (absl::Status status = ReadOnce(deadline); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Connection::ReadFrame(Deadline deadline) {
+  if (absl::Status status = ReadHeader(deadline); !status.ok()) return status;
+  while (!decoder_.has_frame()) {
+    if (absl::Status status = ReadOnce(deadline); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Connection::ReadPayload(absl::Span<std::byte> buffer,
+                                     Deadline deadline) {
+  // What an earlier call left when it timed out.
+  const absl::string_view early = decoder_.partial_payload();
+  std::copy(early.begin(), early.end(), reinterpret_cast<char*>(buffer.data()));
+  const size_t start = early.size();
+  size_t received = start;
+  while (received < buffer.size()) {
+    absl::StatusOr<size_t> n = Read(buffer.subspan(received), deadline);
+    if (n.ok() && *n > 0) {
+      received += *n;
+      continue;
+    }
+    // The buffer goes back to the caller, so what has come moves to the
+    // decoder.
+    absl::Span<const std::byte> rest = buffer.subspan(start, received - start);
+    decoder_.Decode(rest).IgnoreError();  // not a header: cannot be refused
+    return n.ok() ? decoder_.EndOfStream() : n.status();
+  }
+  decoder_.SkipFrame();
+  return absl::OkStatus();
+}
+
+absl::Status Connection::ReceiveError(const absl::Status& status) const {
+  // A socket whose peer closed it with messages of ours unread is reset, not
+  // ended; inside a frame that matters less than the frame.
+  if (absl::IsUnavailable(status) && !decoder_.at_boundary()) {
+    return decoder_.EndOfStream();
+  }
+  return status;
+}
+
+absl::StatusOr<bool> Connection::Poll(absl::Duration timeout) {
+  if (!CanReceive()) return ReceiveRefusal();
+  if (!decoder_.status().ok()) return decoder_.status();
+  if (!ahead_.empty()) return true;
+  absl::StatusOr<bool> ready =
+      WaitReady(stream(), POLLIN, Deadline::After(timeout));
+  if (!ready.ok()) {
+    return Annotate(ready.status(), absl::StrCat("waiting for ", Name()));
+  }
+  return ready;
+}
+
+}  // namespace ipc::pipe
