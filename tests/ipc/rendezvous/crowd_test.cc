@@ -229,5 +229,28 @@ TEST_P(CrowdTest, WhoHasAnsweredIsNotTooLate) {
   EXPECT_THAT(listener->Accept(absl::ZeroDuration()), IsOk());
 }
 
+// Nor who answered when his time was up, but before anybody looked.
+TEST_P(CrowdTest, WhoHasAnsweredBeforeWeLookIsNotTooLate) {
+  // By TCP, it may be under way when we look.
+  if (GetParam() == Address::Kind::kTcp) return;
+  ListenerOptions options = WithKey();
+  options.handshake_timeout = kShort;
+  auto listener = Listener::Listen(any(), options);
+  ASSERT_THAT(listener, IsOk());
+  RawClient client(listener->address(), "k");
+  ASSERT_THAT(WaitAny({&*listener}, kLong), IsOk());
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_THAT(listener->Accept(absl::ZeroDuration()),
+                StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("")));
+    ASSERT_THAT(client.connection().Poll(kLong), IsOkAndHolds(true));
+    // The timer's event is the first of the two.
+    ASSERT_THAT(WaitAny({&*listener}, kLong), IsOk());
+    client.Step();
+    ASSERT_THAT(client.status(), IsOk());
+  }
+  EXPECT_TRUE(client.done());
+  EXPECT_THAT(listener->Accept(absl::ZeroDuration()), IsOk());
+}
+
 }  // namespace
 }  // namespace ipc::rendezvous
