@@ -12,7 +12,8 @@
 // first has it, of whatever user; a Listener and Connect look at the peer's
 // user, but others can keep the name. TCP, of this machine's loopback only, is
 // for peers that have nothing else; it tells nobody's user, so the key alone
-// protects it. In Python these are "/run/...", "\0parley" and ("127.0.0.1", 0).
+// protects it, and that only so far: see handshake.h. In Python these are
+// "/run/...", "\0parley" and ("127.0.0.1", 0).
 //
 // See unix(7), ip(7).
 //

@@ -87,7 +87,7 @@ absl::StatusOr<pipe::Connection> TryConnect(const Address& address,
   absl::StatusOr<internal::Greeting> greeting = internal::Greeting::Begin(
       std::move(fd), is_tcp, Handshake::Role::kClient, options.policy);
   if (!greeting.ok()) return greeting.status();
-  absl::StatusOr<bool> done = greeting->Advance(deadline.Remaining());
+  absl::StatusOr<bool> done = greeting->Advance(deadline);
   if (!done.ok()) return done.status();
   if (!*done) {
     return absl::DeadlineExceededError(

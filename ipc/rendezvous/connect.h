@@ -23,12 +23,14 @@ namespace ipc::rendezvous {
 struct ConnectOptions {
   // Of the listener: the user it had when it began to listen.
   PeerPolicy policy = {};
-  // For all of it. A Listener that is busy takes its time for the handshake.
+  // For all of it: until the listener has room in its backlog, comes to us, and
+  // has answered each time. One that is busy with others takes its time.
   absl::Duration timeout = absl::Seconds(10);
   pipe::ConnectionOptions connection = {};
 };
 
-// NotFound if there is no such path; Unavailable if nobody listens there;
+// NotFound if there is no such path; Unavailable if nobody listens there, or
+// who did went away in the handshake: killed, or because we were too slow;
 // DeadlineExceeded if the listener took too long; PermissionDenied if its user
 // is not allowed, or the file not ours to connect to; Unauthenticated if one of
 // both does not have the other's key; InvalidArgument for an address that will

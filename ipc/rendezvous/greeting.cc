@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "ipc/base/posix_error.h"
@@ -45,20 +46,22 @@ absl::StatusOr<Greeting> Greeting::Begin(UniqueFd fd, bool is_tcp,
   absl::StatusOr<pipe::Connection> connection = pipe::Connection::FromFd(
       std::move(fd), {.max_message_bytes = Handshake::kMaxMessageBytes});
   if (!connection.ok()) return connection.status();
-  std::string name = "the peer, by TCP,";
+  Greeting greeting(*std::move(connection), role);
   if (is_tcp) {
     // A message is written at once, so there is nothing to wait for.
     const int on = 1;
     setsockopt(number, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   } else {
-    absl::StatusOr<pipe::PeerCredentials> peer = connection->peer();
+    absl::StatusOr<pipe::PeerCredentials> peer = greeting.connection_.peer();
     if (!peer.ok()) return peer.status();
-    name = absl::StrCat("process ", peer->pid, " of user ", peer->uid);
-    if (auto status = CheckUser(policy, peer->uid, name); !status.ok()) {
+    greeting.uid_ = peer->uid;
+    greeting.peer_ =
+        absl::StrCat("process ", peer->pid, " of user ", peer->uid);
+    if (auto status = CheckUser(policy, peer->uid, greeting.peer_);
+        !status.ok()) {
       return status;
     }
   }
-  Greeting greeting(*std::move(connection), std::move(name));
   if (policy.auth_key.has_value()) {
     greeting.handshake_.emplace(role, *policy.auth_key, policy.allow_md5);
     if (auto status = greeting.Perform(greeting.handshake_->Start());
@@ -69,23 +72,37 @@ absl::StatusOr<Greeting> Greeting::Begin(UniqueFd fd, bool is_tcp,
   return greeting;
 }
 
+absl::Status Greeting::Gone(absl::string_view why) const {
+  if (role_ == Handshake::Role::kClient) {
+    // It may have been killed, and the next one be better.
+    return absl::UnavailableError(absl::StrCat(
+        peer_, " went away in the handshake, which it does if it is killed, ",
+        "or has no place for the slow: ", why));
+  }
+  return absl::UnauthenticatedError(absl::StrCat(
+      peer_, " went away in the handshake, so it has no auth_key or another ",
+      "one, or was killed: ", why));
+}
+
 absl::Status Greeting::Perform(const Handshake::Step& step) {
   for (const std::string& message : step.send) {
     // So few bytes always have room, unless the peer plays tricks.
     const absl::Status sent = connection_.Send(message, absl::ZeroDuration());
     // Why the handshake failed matters more than that nobody wants to know.
-    if (!sent.ok() && step.status.ok()) {
-      return absl::UnauthenticatedError(
-          absl::StrCat(peer_, " went away in the handshake: ", sent.message()));
-    }
+    if (!sent.ok() && step.status.ok()) return Gone(sent.message());
   }
   return Annotate(step.status, peer_);
 }
 
-absl::StatusOr<bool> Greeting::Advance(absl::Duration timeout) {
+absl::StatusOr<bool> Greeting::Advance(Deadline deadline) {
   while (!done()) {
-    absl::StatusOr<std::string> message = connection_.Receive(timeout);
+    absl::StatusOr<std::string> message =
+        connection_.Receive(deadline.Remaining());
     if (absl::IsDeadlineExceeded(message.status())) return false;
+    if (absl::IsOutOfRange(message.status()) ||
+        absl::IsUnavailable(message.status())) {
+      return Gone(message.status().message());
+    }
     if (!message.ok()) {
       return absl::UnauthenticatedError(absl::StrCat(
           peer_, " did not finish the handshake, so it has no auth_key or ",
@@ -94,6 +111,7 @@ absl::StatusOr<bool> Greeting::Advance(absl::Duration timeout) {
     if (auto status = Perform(handshake_->Take(*message)); !status.ok()) {
       return status;
     }
+    ++steps_;
   }
   return true;
 }

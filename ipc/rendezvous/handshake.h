@@ -1,5 +1,6 @@
 // The authentication of Python's multiprocessing.connection, without any I/O:
-// each side proves to the other that it knows the key, without telling it.
+// each side asks the other for what only one can compute who has the key, and
+// nobody tells it.
 //
 //   listener                                client
 //     "#CHALLENGE#" challenge          ->
@@ -20,10 +21,18 @@
 // sha256 there may be sha384, sha3_256 or sha3_384. We ask in the way of 3.12.
 // MD5, which is all that Python up to 3.11 knows, is refused unless allowed.
 //
-// What it does not do: nothing is encrypted or bound to this connection, so one
-// who can put himself between the two can pass on the messages of both and go
-// on as either. The kernel's word about the peer's user (Listener, Connect) is
-// what stands against that.
+// What it does not do, here as in Python: nothing is encrypted, or bound to
+// this connection or to who asks, so what is shown is that somebody has the
+// key, and not that the peer has. One who can put himself between the two can
+// pass on the messages of both and go on as either. And one without the key at
+// whose address two clients call need not even find a listener: what the first
+// one asks him he asks the second, and returns the answer. So a client knows by
+// the key alone neither who listens nor that he is no stranger. What stands
+// against that is the kernel's word about the peer's user (see PeerPolicy), and
+// at a path, the folder's mode. Where neither is, by TCP, or with any_user at
+// an abstract name, which any user can take before us, take the key for a guard
+// against clients that came by mistake, not against other users of this
+// machine.
 //
 // Example:
 //

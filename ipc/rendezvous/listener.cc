@@ -5,16 +5,25 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
+#include <sys/types.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <list>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "ipc/base/deadline.h"
 #include "ipc/base/posix_error.h"
+#include "ipc/base/private_fds.h"
+#include "ipc/base/unique_fd.h"
 #include "ipc/rendezvous/greeting.h"
 #include "ipc/rendezvous/handshake.h"
 #include "ipc/rendezvous/socket_file.h"
@@ -30,12 +39,6 @@ constexpr uint64_t kFirstClient = 2;
 // How often Accept goes on after its time is up, as long as there is something
 // to do: enough for all who may be there, without an end to wait for.
 constexpr int kLateEvents = 1000;
-
-absl::StatusOr<UniqueFd> CreateSocket(int family) {
-  UniqueFd fd(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd.ok()) return PosixError(errno, "creating a socket");
-  return fd;
-}
 
 absl::Status BindAndListen(int fd, const Address& address, int backlog) {
   absl::StatusOr<Address::Socket> to = address.ToSocket();
@@ -60,25 +63,33 @@ absl::Status BindAndListen(int fd, const Address& address, int backlog) {
 
 class Listener::Impl {
  public:
-  Impl(UniqueFd socket, Address address,
+  // `socket` is one of `fds`, which `file` uses, too.
+  Impl(std::unique_ptr<PrivateFds> fds, int socket, Address address,
        std::optional<internal::SocketFile> file, const ListenerOptions& options)
       : options_(options),
+        max_handshakes_(std::max(options.max_handshakes, size_t{1})),
+        fds_(std::move(fds)),
         address_(std::move(address)),
         file_(std::move(file)),
-        socket_(std::move(socket)) {}
+        socket_(socket) {}
+  // REQUIRES: not in_child().
+  ~Impl();
 
   absl::Status Begin();
   absl::StatusOr<pipe::Connection> Accept(Deadline deadline);
 
   const Address& address() const { return address_; }
-  int poll_fd() const { return epoll_.get(); }
+  int poll_fd() const { return epoll_; }
+  bool in_child() const { return fds_->in_child(); }
 
  private:
   // One who shakes hands.
   struct Client {
     uint64_t id;
     internal::Greeting greeting;
+    // For his next message; and from when on his place may be another's.
     Deadline deadline;
+    Deadline crowded_deadline;
   };
   using Clients = std::list<Client>;
   using Accepted = absl::StatusOr<std::optional<pipe::Connection>>;
@@ -86,80 +97,162 @@ class Listener::Impl {
   absl::Status Watch(int operation, int fd, uint64_t id, uint32_t events) const;
   Accepted AcceptClient();
   Accepted Advance(Clients::iterator client);
-  absl::Status DropLate();
+  Accepted OnTimer();
+  Accepted DropUnlessHeard(Clients::iterator client, absl::string_view why);
+  Clients::iterator FirstToGo();
+  void Remove(Clients::iterator client, Clients* removed);
   void Drop(Clients::iterator client);
+  void AwaitRoom(bool awaits);
   void SetTimer();
-  bool IsFull() const { return clients_.size() >= options_.max_handshakes; }
+  Deadline ForMessage() const {
+    return Deadline::After(options_.handshake_timeout);
+  }
+  Deadline ForCrowded() const {
+    return Deadline::After(
+        std::min(options_.crowded_timeout, options_.handshake_timeout));
+  }
+  bool IsFull() const { return clients_.size() >= max_handshakes_; }
 
-  ListenerOptions options_;
-  Address address_;
+  const ListenerOptions options_;
+  const size_t max_handshakes_;
+  const std::unique_ptr<PrivateFds> fds_;
+  const Address address_;
   std::optional<internal::SocketFile> file_;
-  UniqueFd socket_;
-  UniqueFd epoll_;
-  UniqueFd timer_;   // for the first deadline
-  Clients clients_;  // the first deadline first
+  const int socket_;
+  int epoll_ = -1;
+  int timer_ = -1;   // for the first deadline
+  Clients clients_;  // the first deadline first; their descriptors are listed
+  // Whether somebody has to wait until one of them has gone; else the socket is
+  // watched.
+  bool awaits_room_ = false;
   uint64_t next_id_ = kFirstClient;
 };
+
+Listener::Impl::~Impl() {
+  // Before the socket is closed: who finds the file finds somebody.
+  file_.reset();
+  const std::lock_guard<std::mutex> guard(PrivateFds::fork_lock());
+  for (const Client& client : clients_) fds_->Unlist(client.greeting.fd());
+  clients_.clear();
+}
 
 absl::Status Listener::Impl::Watch(int operation, int fd, uint64_t id,
                                    uint32_t events) const {
   epoll_event event = {};
   event.events = events;
   event.data.u64 = id;
-  if (epoll_ctl(epoll_.get(), operation, fd, &event) == 0) {
-    return absl::OkStatus();
-  }
+  if (epoll_ctl(epoll_, operation, fd, &event) == 0) return absl::OkStatus();
   return PosixError(errno, absl::StrCat("epoll_ctl for fd ", fd));
 }
 
 absl::Status Listener::Impl::Begin() {
-  epoll_.Reset(epoll_create1(EPOLL_CLOEXEC));
-  if (!epoll_.ok()) return PosixError(errno, "epoll_create1");
-  timer_.Reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-  if (!timer_.ok()) return PosixError(errno, "timerfd_create");
-  if (auto status = Watch(EPOLL_CTL_ADD, timer_.get(), kTimer, EPOLLIN);
+  epoll_ = fds_->Open([] { return epoll_create1(EPOLL_CLOEXEC); });
+  if (epoll_ < 0) return PosixError(errno, "epoll_create1");
+  timer_ = fds_->Open([] {
+    return timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+  });
+  if (timer_ < 0) return PosixError(errno, "timerfd_create");
+  if (auto status = Watch(EPOLL_CTL_ADD, timer_, kTimer, EPOLLIN);
       !status.ok()) {
     return status;
   }
-  return Watch(EPOLL_CTL_ADD, socket_.get(), kNewClient, EPOLLIN);
+  return Watch(EPOLL_CTL_ADD, socket_, kNewClient, EPOLLIN);
 }
 
 void Listener::Impl::SetTimer() {
   itimerspec when = {};  // never
   if (!clients_.empty()) {
-    const absl::Duration left =
-        std::max(clients_.front().deadline.Remaining(), absl::Nanoseconds(1));
-    when.it_value = absl::ToTimespec(left);
+    Deadline first = clients_.front().deadline;
+    if (awaits_room_) {
+      first = Deadline::Earlier(first, FirstToGo()->crowded_deadline);
+    }
+    if (!first.is_infinite()) {
+      when.it_value =
+          absl::ToTimespec(std::max(first.Remaining(), absl::Nanoseconds(1)));
+    }
   }
-  timerfd_settime(timer_.get(), 0, &when, nullptr);
+  timerfd_settime(timer_, 0, &when, nullptr);
+}
+
+void Listener::Impl::AwaitRoom(bool awaits) {
+  if (awaits_room_ == awaits) return;
+  awaits_room_ = awaits;
+  Watch(EPOLL_CTL_MOD, socket_, kNewClient, awaits ? 0u : EPOLLIN)
+      .IgnoreError();
+}
+
+void Listener::Impl::Remove(Clients::iterator client, Clients* removed) {
+  // Not by its close: a child of a raw clone(2) may have the descriptor still.
+  Watch(EPOLL_CTL_DEL, client->greeting.fd(), 0, 0).IgnoreError();
+  fds_->Unlist(client->greeting.fd());
+  removed->splice(removed->end(), clients_, client);
+  AwaitRoom(false);
+  SetTimer();
 }
 
 void Listener::Impl::Drop(Clients::iterator client) {
-  const bool was_full = IsFull();
-  // Not by its close: a forked child may have the descriptor still.
-  Watch(EPOLL_CTL_DEL, client->greeting.fd(), 0, 0).IgnoreError();
-  clients_.erase(client);
-  SetTimer();
-  if (was_full) {
-    Watch(EPOLL_CTL_MOD, socket_.get(), kNewClient, EPOLLIN).IgnoreError();
-  }
+  const std::lock_guard<std::mutex> guard(PrivateFds::fork_lock());
+  Clients removed;
+  Remove(client, &removed);
 }
 
-absl::Status Listener::Impl::DropLate() {
-  if (clients_.empty() || !clients_.front().deadline.HasPassed()) {
-    SetTimer();
-    return absl::OkStatus();
-  }
-  const absl::Status late = absl::UnauthenticatedError(absl::StrCat(
-      "accepting at ", address_.ToString(), ": ",
-      clients_.front().greeting.peer(), " did not finish the handshake within ",
-      absl::FormatDuration(options_.handshake_timeout)));
-  Drop(clients_.begin());
+// Who has to make room if somebody has to: of the user who has most of them,
+// one who has got least far, the first of those. So whoever has many, or does
+// not have the key, has them at the cost of his own.
+Listener::Impl::Clients::iterator Listener::Impl::FirstToGo() {
+  std::map<std::optional<uid_t>, int> clients_of;
+  for (const Client& client : clients_) ++clients_of[client.greeting.uid()];
+  const auto rank = [&](const Client& client) {
+    return std::pair(-clients_of[client.greeting.uid()],
+                     client.greeting.steps());
+  };
+  // The first of several, and those are sorted by their time.
+  return std::min_element(
+      clients_.begin(), clients_.end(),
+      [&](const Client& a, const Client& b) { return rank(a) < rank(b); });
+}
+
+// Nobody is late who has sent what he had to, whenever we come to read it.
+Listener::Impl::Accepted Listener::Impl::DropUnlessHeard(
+    Clients::iterator client, absl::string_view why) {
+  const int steps = client->greeting.steps();
+  Accepted accepted = Advance(client);
+  if (!accepted.ok() || accepted->has_value()) return accepted;
+  if (client->greeting.steps() > steps) return std::nullopt;
+  const absl::Status late = absl::UnauthenticatedError(
+      absl::StrCat(client->greeting.peer(),
+                   " did not go on with the handshake within ", why));
+  Drop(client);
   return late;
 }
 
+Listener::Impl::Accepted Listener::Impl::OnTimer() {
+  // Whether anybody still waits for a place is seen by watching; he who has to
+  // make room is found there.
+  AwaitRoom(false);
+  if (!clients_.empty() && clients_.front().deadline.HasPassed()) {
+    return DropUnlessHeard(clients_.begin(),
+                           absl::FormatDuration(options_.handshake_timeout));
+  }
+  SetTimer();
+  return std::nullopt;
+}
+
 Listener::Impl::Accepted Listener::Impl::AcceptClient() {
-  UniqueFd fd(accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (IsFull()) {
+    const auto first = FirstToGo();
+    if (!first->crowded_deadline.HasPassed()) {
+      AwaitRoom(true);
+      SetTimer();
+      return std::nullopt;
+    }
+    return DropUnlessHeard(
+        first, absl::StrCat(absl::FormatDuration(options_.crowded_timeout),
+                            ", and somebody else waits for the place"));
+  }
+  // With the lock, so that no child gets him.
+  const std::lock_guard<std::mutex> guard(PrivateFds::fork_lock());
+  UniqueFd fd(accept4(socket_, nullptr, nullptr, SOCK_CLOEXEC));
   if (!fd.ok()) {
     switch (errno) {
       // It went away again, or another process was faster; and what accept(2)
@@ -170,8 +263,7 @@ Listener::Impl::Accepted Listener::Impl::AcceptClient() {
       case EPROTO:
         return std::nullopt;
       default:
-        return PosixError(errno,
-                          absl::StrCat("accepting at ", address_.ToString()));
+        return PosixError(errno, "accept4");
     }
   }
   absl::StatusOr<internal::Greeting> greeting =
@@ -184,32 +276,41 @@ Listener::Impl::Accepted Listener::Impl::AcceptClient() {
       !status.ok()) {
     return status;
   }
-  clients_.push_back(
-      {id, *std::move(greeting), Deadline::After(options_.handshake_timeout)});
+  fds_->List(greeting->fd());
+  clients_.push_back({id, *std::move(greeting), ForMessage(), ForCrowded()});
   SetTimer();
-  if (IsFull()) {
-    Watch(EPOLL_CTL_MOD, socket_.get(), kNewClient, 0).IgnoreError();
-  }
   return std::nullopt;
 }
 
 Listener::Impl::Accepted Listener::Impl::Advance(Clients::iterator client) {
-  absl::StatusOr<bool> done = client->greeting.Advance(absl::ZeroDuration());
+  const int steps = client->greeting.steps();
+  absl::StatusOr<bool> done =
+      client->greeting.Advance(Deadline::After(absl::ZeroDuration()));
   if (!done.ok()) {
     Drop(client);
     return done.status();
   }
-  if (!*done) return std::nullopt;
-  internal::Greeting greeting = std::move(client->greeting);
-  Watch(EPOLL_CTL_DEL, greeting.fd(), 0, 0).IgnoreError();
-  Drop(client);
-  return std::move(greeting).Take(options_.connection);
+  if (*done) {
+    Clients removed;
+    {
+      const std::lock_guard<std::mutex> guard(PrivateFds::fork_lock());
+      Remove(client, &removed);
+    }
+    return std::move(removed.front().greeting).Take(options_.connection);
+  }
+  if (client->greeting.steps() > steps) {
+    client->deadline = ForMessage();
+    client->crowded_deadline = ForCrowded();
+    clients_.splice(clients_.end(), clients_, client);
+    SetTimer();
+  }
+  return std::nullopt;
 }
 
 absl::StatusOr<pipe::Connection> Listener::Impl::Accept(Deadline deadline) {
   for (int late = 0;;) {
     epoll_event event = {};
-    const int n = epoll_wait(epoll_.get(), &event, 1, deadline.PollTimeout());
+    const int n = epoll_wait(epoll_, &event, 1, deadline.PollTimeout());
     if (n < 0 && errno != EINTR) {
       return PosixError(
           errno, absl::StrCat("waiting for clients at ", address_.ToString()));
@@ -224,7 +325,7 @@ absl::StatusOr<pipe::Connection> Listener::Impl::Accept(Deadline deadline) {
     if (event.data.u64 == kNewClient) {
       accepted = AcceptClient();
     } else if (event.data.u64 == kTimer) {
-      if (auto status = DropLate(); !status.ok()) return status;
+      accepted = OnTimer();
     } else {
       const auto client =
           std::find_if(clients_.begin(), clients_.end(),
@@ -241,7 +342,14 @@ absl::StatusOr<pipe::Connection> Listener::Impl::Accept(Deadline deadline) {
 
 Listener::Listener(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Listener::Listener(Listener&&) noexcept = default;
-Listener::~Listener() = default;
+Listener::~Listener() {
+  if (impl_ == nullptr || !impl_->in_child()) return;
+  // A child has its memory, which another thread of the parent may have been
+  // changing, and nothing that would have to be given back. So it is kept.
+  static auto* const of_parents = new std::vector<std::unique_ptr<Impl>>;
+  const std::lock_guard<std::mutex> guard(PrivateFds::fork_lock());
+  of_parents->push_back(std::move(impl_));
+}
 
 absl::StatusOr<Listener> Listener::Listen(const Address& address,
                                           const ListenerOptions& options) {
@@ -251,25 +359,29 @@ absl::StatusOr<Listener> Listener::Listen(const Address& address,
   }
   absl::StatusOr<Address::Socket> to = address.ToSocket();
   if (!to.ok()) return to.status();
-  absl::StatusOr<UniqueFd> socket = CreateSocket(to->family());
-  if (!socket.ok()) return socket.status();
+  absl::StatusOr<std::unique_ptr<PrivateFds>> fds = PrivateFds::Create();
+  if (!fds.ok()) return fds.status();
+  const int fd = (*fds)->Open([&] {
+    return socket(to->family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  });
+  if (fd < 0) return PosixError(errno, "creating a socket");
   std::optional<internal::SocketFile> file;
   Address bound = address;
   if (address.kind() == Address::Kind::kUnix) {
     absl::StatusOr<internal::SocketFile> made = internal::SocketFile::Listen(
-        socket->get(), address.name(), options.mode, options.backlog);
+        fd, address.name(), options.mode, options.backlog, **fds);
     if (!made.ok()) return made.status();
     file.emplace(*std::move(made));
   } else {
-    if (auto status = BindAndListen(socket->get(), address, options.backlog);
+    if (auto status = BindAndListen(fd, address, options.backlog);
         !status.ok()) {
       return status;
     }
-    absl::StatusOr<Address> found = Address::OfSocket(socket->get());
+    absl::StatusOr<Address> found = Address::OfSocket(fd);
     if (!found.ok()) return found.status();
     bound = *std::move(found);
   }
-  auto impl = std::make_unique<Impl>(*std::move(socket), std::move(bound),
+  auto impl = std::make_unique<Impl>(*std::move(fds), fd, std::move(bound),
                                      std::move(file), options);
   if (auto status = impl->Begin(); !status.ok()) return status;
   return Listener(std::move(impl));
@@ -277,13 +389,21 @@ absl::StatusOr<Listener> Listener::Listen(const Address& address,
 
 absl::StatusOr<Listener> Listener::FromFd(UniqueFd fd,
                                           const ListenerOptions& options) {
-  int is_listening = 0;
-  socklen_t size = sizeof(is_listening);
-  if (getsockopt(fd.get(), SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &size) !=
-          0 ||
-      is_listening == 0) {
+  const auto option = [&](int name) {
+    int value = -1;
+    socklen_t size = sizeof(value);
+    return getsockopt(fd.get(), SOL_SOCKET, name, &value, &size) == 0 ? value
+                                                                      : -1;
+  };
+  if (option(SO_ACCEPTCONN) != 1) {
     return absl::InvalidArgumentError(absl::StrCat(
         "fd ", fd.get(), " is not a socket that listens: call Listen"));
+  }
+  const int domain = option(SO_DOMAIN);
+  if (option(SO_TYPE) != SOCK_STREAM ||
+      (domain != AF_UNIX && domain != AF_INET && domain != AF_INET6)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "fd ", fd.get(), " is not a stream socket, a unix or a TCP one"));
   }
   absl::StatusOr<Address> address = Address::OfSocket(fd.get());
   if (!address.ok()) return address.status();
@@ -296,8 +416,11 @@ absl::StatusOr<Listener> Listener::FromFd(UniqueFd fd,
       fcntl(fd.get(), F_SETFD, FD_CLOEXEC) != 0) {
     return PosixError(errno, absl::StrCat("fcntl of fd ", fd.get()));
   }
-  auto impl = std::make_unique<Impl>(std::move(fd), *std::move(address),
-                                     std::nullopt, options);
+  absl::StatusOr<std::unique_ptr<PrivateFds>> fds = PrivateFds::Create();
+  if (!fds.ok()) return fds.status();
+  const int number = (*fds)->Open([&] { return fd.Release(); });
+  auto impl = std::make_unique<Impl>(
+      *std::move(fds), number, *std::move(address), std::nullopt, options);
   if (auto status = impl->Begin(); !status.ok()) return status;
   return Listener(std::move(impl));
 }
@@ -307,13 +430,21 @@ absl::StatusOr<pipe::Connection> Listener::Accept(absl::Duration timeout) {
     return absl::FailedPreconditionError(
         "accepting on a Listener that was moved from");
   }
+  if (impl_->in_child()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "accepting at ", impl_->address().ToString(),
+        " in a forked child: that is its parent's, so listen after the fork"));
+  }
   return impl_->Accept(Deadline::After(timeout));
 }
 
-const Address& Listener::address() const { return impl_->address(); }
+const Address& Listener::address() const {
+  static const auto* const nowhere = new Address(Address::Unix(""));
+  return impl_ == nullptr ? *nowhere : impl_->address();
+}
 
 int Listener::poll_fd() const {
-  return impl_ == nullptr ? -1 : impl_->poll_fd();
+  return impl_ == nullptr || impl_->in_child() ? -1 : impl_->poll_fd();
 }
 
 }  // namespace ipc::rendezvous

@@ -30,7 +30,8 @@ struct PeerPolicy {
   // needs a mode that lets them, too.
   std::vector<uid_t> allowed_uids = {};
   // Takes whatever user. TCP cannot tell, so there it goes without saying if
-  // there is an auth_key, and without one it has to be said.
+  // there is an auth_key, and without one it has to be said. The key alone does
+  // not tell a client who listens: see handshake.h.
   bool any_user = false;
 };
 

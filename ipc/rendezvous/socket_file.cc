@@ -14,6 +14,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "ipc/base/posix_error.h"
+#include "ipc/base/private_fds.h"
+#include "ipc/base/unique_fd.h"
 #include "ipc/rendezvous/address.h"
 
 namespace ipc::rendezvous::internal {
@@ -21,6 +23,18 @@ namespace {
 
 // Each try loses to another process that has just stopped listening.
 constexpr int kTries = 100;
+
+// rename(2), but EEXIST if `to` is there.
+int RenameNoReplace(const std::string& from, const std::string& to) {
+  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(),
+                RENAME_NOREPLACE) == 0) {
+    return 0;
+  }
+  // Not every file system knows that, and a link does not replace either.
+  if (errno != EINVAL && errno != ENOSYS) return -1;
+  if (link(from.c_str(), to.c_str()) != 0) return -1;
+  return unlink(from.c_str());
+}
 
 absl::Status InTheWay(absl::string_view path, absl::string_view what) {
   return absl::AlreadyExistsError(
@@ -33,17 +47,18 @@ std::string SocketFile::LockPath(absl::string_view path) {
   return absl::StrCat(path, ".lock");
 }
 
-SocketFile::SocketFile(absl::string_view path, UniqueFd lock)
-    : path_(path), lock_(std::move(lock)), owner_(getpid()) {}
+SocketFile::SocketFile(absl::string_view path, int lock, PrivateFds& fds)
+    : path_(path), fds_(&fds), lock_(lock), owner_(getpid()) {}
 
 SocketFile::SocketFile(SocketFile&& other) noexcept
     : path_(std::move(other.path_)),
-      lock_(std::move(other.lock_)),
+      fds_(other.fds_),
+      lock_(std::exchange(other.lock_, -1)),
       owner_(other.owner_),
       identity_(other.identity_) {}
 
 SocketFile::~SocketFile() {
-  if (!lock_.ok() || owner_ != getpid()) return;
+  if (lock_ < 0 || owner_ != getpid()) return;
   Identity there;
   if (identity_ != Identity()) {
     // Somebody may have removed ours and listen there without a lock.
@@ -54,20 +69,22 @@ SocketFile::~SocketFile() {
   }
   // Last, and while it is locked: who opens it before finds out; see Lock.
   unlink(LockPath(path_).c_str());
+  fds_->Close(lock_);
 }
 
-absl::StatusOr<UniqueFd> SocketFile::Lock(absl::string_view path) {
+absl::StatusOr<int> SocketFile::Lock(absl::string_view path, PrivateFds& fds) {
   const std::string lock_path = LockPath(path);
   for (int i = 0; i < kTries; ++i) {
-    UniqueFd lock(open(lock_path.c_str(),
-                       O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
-                       0600));
-    if (!lock.ok()) {
+    const int lock = fds.Open([&] {
+      return open(lock_path.c_str(),
+                  O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    });
+    if (lock < 0) {
       if (errno == ELOOP) return InTheWay(path, "its .lock is a symbolic link");
       return PosixError(errno, absl::StrCat("opening ", lock_path));
     }
     struct stat ours;
-    if (fstat(lock.get(), &ours) != 0) {
+    if (fstat(lock, &ours) != 0) {
       return PosixError(errno, absl::StrCat("fstat of ", lock_path));
     }
     if (!S_ISREG(ours.st_mode) || ours.st_uid != geteuid()) {
@@ -75,8 +92,7 @@ absl::StatusOr<UniqueFd> SocketFile::Lock(absl::string_view path) {
           absl::StrCat("listening at unix:", path, ": ", lock_path,
                        " is not a file of ours: choose another path"));
     }
-    if (RetryOnEintr([&] { return flock(lock.get(), LOCK_EX | LOCK_NB); }) !=
-        0) {
+    if (RetryOnEintr([&] { return flock(lock, LOCK_EX | LOCK_NB); }) != 0) {
       if (errno == EWOULDBLOCK) {
         return InTheWay(path, "another process listens there");
       }
@@ -89,11 +105,16 @@ absl::StatusOr<UniqueFd> SocketFile::Lock(absl::string_view path) {
         there.st_ino == ours.st_ino) {
       return lock;
     }
+    fds.Close(lock);
   }
   return absl::UnavailableError(
       absl::StrCat("listening at unix:", path,
                    ": others begin and stop to listen there all "
                    "the time"));
+}
+
+SocketFile::Identity SocketFile::IdentityOf(const struct stat& stat) {
+  return {stat.st_dev, stat.st_ino, stat.st_mtim.tv_sec, stat.st_mtim.tv_nsec};
 }
 
 bool SocketFile::IsSocket(const std::string& path, Identity* identity) {
@@ -102,18 +123,19 @@ bool SocketFile::IsSocket(const std::string& path, Identity* identity) {
       stat.st_uid != geteuid()) {
     return false;
   }
-  *identity = {stat.st_dev, stat.st_ino};
+  *identity = IdentityOf(stat);
   return true;
 }
 
 // What one who was killed has left.
 absl::Status SocketFile::RemoveStale() {
-  char text[64] = {};
+  char text[128] = {};
   Identity recorded;
-  uint64_t device, inode;
-  if (pread(lock_.get(), text, sizeof(text) - 1, 0) > 0 &&
-      sscanf(text, "%" SCNu64 " %" SCNu64, &device, &inode) == 2) {
-    recorded = {device, inode};
+  Identity read;
+  if (pread(lock_, text, sizeof(text) - 1, 0) > 0 &&
+      sscanf(text, "%" SCNu64 " %" SCNu64 " %" SCNd64 ".%" SCNd64, &read.device,
+             &read.inode, &read.seconds, &read.nanoseconds) == 4) {
+    recorded = read;
   }
   struct stat stat;
   Identity there;
@@ -134,6 +156,31 @@ absl::Status SocketFile::RemoveStale() {
   return absl::OkStatus();
 }
 
+absl::Status SocketFile::Examine(mode_t mode) {
+  const std::string new_path = NewPath();
+  const auto failed = [&](absl::string_view step) {
+    return PosixError(errno, absl::StrCat("listening at unix:", path_, ": ",
+                                          step, " of ", new_path));
+  };
+  // By a descriptor: should somebody put a link in its place, then what is
+  // looked at, and changed, is still the same file.
+  const UniqueFd file(open(new_path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  if (!file.ok()) return failed("open");
+  struct stat stat;
+  if (fstat(file.get(), &stat) != 0) return failed("fstat");
+  if (!S_ISSOCK(stat.st_mode) || stat.st_uid != geteuid()) {
+    return InTheWay(path_,
+                    absl::StrCat("somebody has just replaced ", new_path));
+  }
+  identity_ = IdentityOf(stat);
+  // The umask may have taken something away. fchmod refuses an O_PATH.
+  if ((stat.st_mode & 07777) != (mode & 07777) &&
+      chmod(absl::StrCat("/proc/self/fd/", file.get()).c_str(), mode) != 0) {
+    return failed("chmod");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status SocketFile::Publish(int socket, mode_t mode, int backlog) {
   const auto failed = [&](absl::string_view step) {
     return PosixError(errno,
@@ -145,18 +192,17 @@ absl::Status SocketFile::Publish(int socket, mode_t mode, int backlog) {
   // Of the socket, before there is a file: that then has no more, see unix(7).
   if (fchmod(socket, mode) != 0) return failed("fchmod");
   if (bind(socket, address->get(), address->size) != 0) return failed("bind");
-  if (!IsSocket(new_path, &identity_)) return failed("finding the new socket");
+  if (auto status = Examine(mode); !status.ok()) return status;
   const std::string record =
-      absl::StrCat(static_cast<uint64_t>(identity_.device), " ",
-                   static_cast<uint64_t>(identity_.inode), "\n");
-  if (ftruncate(lock_.get(), 0) != 0 ||
-      pwrite(lock_.get(), record.data(), record.size(), 0) !=
+      absl::StrCat(identity_.device, " ", identity_.inode, " ",
+                   identity_.seconds, ".", identity_.nanoseconds, "\n");
+  if (ftruncate(lock_, 0) != 0 ||
+      pwrite(lock_, record.data(), record.size(), 0) !=
           static_cast<ssize_t>(record.size())) {
     return failed("writing the lock file");
   }
   if (listen(socket, backlog) != 0) return failed("listen");
-  if (renameat2(AT_FDCWD, new_path.c_str(), AT_FDCWD, path_.c_str(),
-                RENAME_NOREPLACE) != 0) {
+  if (RenameNoReplace(new_path, path_) != 0) {
     if (errno == EEXIST) {
       return InTheWay(path_, "somebody has just put something there");
     }
@@ -167,15 +213,16 @@ absl::Status SocketFile::Publish(int socket, mode_t mode, int backlog) {
 
 absl::StatusOr<SocketFile> SocketFile::Listen(int socket,
                                               absl::string_view path,
-                                              mode_t mode, int backlog) {
+                                              mode_t mode, int backlog,
+                                              PrivateFds& fds) {
   if (path.empty() || path.size() > Address::kMaxPathBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("listening at unix:", path, ": a path has 1 to ",
                      Address::kMaxPathBytes, " bytes"));
   }
-  absl::StatusOr<UniqueFd> lock = Lock(path);
+  absl::StatusOr<int> lock = Lock(path, fds);
   if (!lock.ok()) return lock.status();
-  SocketFile file(path, *std::move(lock));
+  SocketFile file(path, *lock, fds);
   if (auto status = file.RemoveStale(); !status.ok()) return status;
   if (auto status = file.Publish(socket, mode, backlog); !status.ok()) {
     return status;

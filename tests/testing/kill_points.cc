@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -17,6 +18,7 @@
 #include <climits>
 #include <cstdlib>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -49,6 +51,42 @@ class OneCpu {
 
  private:
   cpu_set_t before_;
+};
+
+// The code of the program, or of a library by a part of its file's name. The
+// victim's is where ours is.
+class Code {
+ public:
+  static Code OfProgram() { return Code(""); }
+  explicit Code(const std::string& library) : library_(library) {
+    dl_iterate_phdr(&Add, this);
+  }
+  bool Contains(uint64_t address) const {
+    return std::any_of(ranges_.begin(), ranges_.end(), [&](const auto& range) {
+      return range.first <= address && address < range.second;
+    });
+  }
+
+ private:
+  static int Add(dl_phdr_info* info, size_t, void* code) {
+    Code& self = *static_cast<Code*>(code);
+    // The program has no name.
+    const bool is_it =
+        self.library_.empty()
+            ? info->dlpi_name[0] == '\0'
+            : strstr(info->dlpi_name, self.library_.c_str()) != nullptr;
+    if (!is_it) return 0;
+    for (int i = 0; i < info->dlpi_phnum; ++i) {
+      const auto& part = info->dlpi_phdr[i];
+      if (part.p_type != PT_LOAD || (part.p_flags & PF_X) == 0) continue;
+      const uint64_t begin = info->dlpi_addr + part.p_vaddr;
+      self.ranges_.emplace_back(begin, begin + part.p_memsz);
+    }
+    return 0;
+  }
+
+  std::string library_;
+  std::vector<std::pair<uint64_t, uint64_t>> ranges_;
 };
 
 // The one that is stepped through. Killed and reaped when destroyed.
@@ -99,6 +137,18 @@ class Victim {
     Continue(PTRACE_SINGLESTEP, 0);
     if (may_sleep && !StopsSoon()) return State::kAsleep;
     return AfterStep();
+  }
+  // To where the function returns whose first instruction is next.
+  State StepOut() {
+    errno = 0;
+    const long stack =
+        ptrace(PTRACE_PEEKUSER, pid_, offsetof(user_regs_struct, rsp), nullptr);
+    const long back = ptrace(PTRACE_PEEKDATA, pid_, stack, nullptr);
+    if (errno != 0) Die("reading the victim's stack");
+    SetBreakpoint(static_cast<uint64_t>(back));
+    const State state = Go();
+    SetBreakpoint(0);
+    return state;
   }
   // To the breakpoint or the end.
   State Go() {
@@ -265,9 +315,15 @@ class Run {
     return true;
   }
 
-  // False if there is no next instruction to come to.
+  // False if there is no next instruction to come to. A look at the clock is
+  // one, as the kernel's page for it may take one way or another, and does
+  // nothing that anybody sees.
   bool Step(Trace* trace) {
+    static const Code clock("vdso");
     Victim::State state = victim_.Step();
+    if (state == Victim::State::kStopped && clock.Contains(victim_.address())) {
+      state = victim_.StepOut();
+    }
     if (state == Victim::State::kAsleep) {
       trace->sleep_at = std::min(trace->sleep_at, point_.instructions);
       if (!WakeUp(&state)) return false;
@@ -331,6 +387,21 @@ KillPoint RunTo(KillPointCase& the_case, int k, bool die_asleep, Trace* trace) {
   }
 }
 
+// Which instructions of a trace are those of a library and of what it calls:
+// from when it is entered until the program itself goes on.
+std::vector<bool> FindCoarse(const Trace& trace, const std::string& library) {
+  const Code program = Code::OfProgram();
+  const Code code(library);
+  std::vector<bool> is_coarse;
+  bool is_inside = false;
+  for (int i = 0; i < trace.size(); ++i) {
+    if (code.Contains(trace[i])) is_inside = true;
+    if (program.Contains(trace[i])) is_inside = false;
+    is_coarse.push_back(is_inside);
+  }
+  return is_coarse;
+}
+
 }  // namespace
 
 std::string KillPoint::ToString() const {
@@ -351,7 +422,7 @@ std::string KillPoint::ToString() const {
 
 KillPointReport KillAtEveryInstruction(
     const std::function<std::unique_ptr<KillPointCase>()>& make_case,
-    int stride) {
+    int stride, const CoarseLibrary& coarse) {
   const OneCpu one_cpu;
   KillPointReport report;
   Trace trace;
@@ -369,8 +440,24 @@ KillPointReport KillAtEveryInstruction(
     } while (the_case->IsInDoubt());
     return true;
   };
+  // Known from the first run on: later ones differ in what matters little here.
+  std::vector<bool> is_coarse;
+  const auto next_after = [&](int k) {
+    int next = k + stride;
+    while (next < k + coarse.stride &&
+           static_cast<size_t>(next) < is_coarse.size() &&
+           is_coarse[static_cast<size_t>(next)]) {
+      ++next;
+    }
+    return next;
+  };
+  if (!coarse.name.empty()) {
+    KillPoint end;
+    if (!kill_at(INT_MAX, false, &end)) return report;
+    is_coarse = FindCoarse(trace, coarse.name);
+  }
   bool slept = false;
-  for (int k = 0;; k += stride) {
+  for (int k = 0;; k = next_after(k)) {
     KillPoint point;
     if (!kill_at(k, false, &point)) return report;
     if (point.woken && !slept) {

@@ -19,6 +19,9 @@
 // then Wake is called, in the parent, at that point, and the rest of the
 // operation is cut up like the beginning. Without a Wake the sleep is the end.
 //
+// A look at the clock counts as one instruction, since the way through the
+// kernel's page for it (vdso(7)) depends on the time.
+//
 // The operation has to take the same way each time, for the victim leaps to its
 // last instruction by a breakpoint that is learnt from the runs before; one
 // that misses it is checked, too, and the point is tried again step by step.
@@ -72,10 +75,19 @@ struct KillPointReport {
   int completed = 0;  // 1 if the operation was seen to end; else it slept
 };
 
-// Every `stride`th instruction. Stops early when gtest knows of a failure.
+// A library whose insides, and those of what it calls, are of less interest
+// than their number would have it: one that computes and does nothing that
+// others see.
+struct CoarseLibrary {
+  std::string name;  // a part of its file's
+  int stride = 1;    // one of so many instructions is a point
+};
+
+// Every `stride`th instruction. Stops early when gtest knows of a failure. With
+// `coarse`, the first case runs to the end, to find out what is where.
 KillPointReport KillAtEveryInstruction(
     const std::function<std::unique_ptr<KillPointCase>()>& make_case,
-    int stride = 1);
+    int stride = 1, const CoarseLibrary& coarse = {});
 
 }  // namespace ipc::testing
 

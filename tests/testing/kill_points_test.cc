@@ -1,8 +1,10 @@
 #include "tests/testing/kill_points.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -244,6 +246,56 @@ TEST(KillPointsTest, PointNamesTheFunction) {
   EXPECT_EQ(point.ToString().find("killed after 17 instructions, at "), 0u);
   EXPECT_NE(point.ToString().find("getpid+0x0"), std::string::npos)
       << point.ToString();
+}
+
+class ClockCase : public SharedCase {
+ public:
+  void Operate() override {
+    for (int i = 0; i < 5; ++i) {
+      timespec now;
+      clock_gettime(CLOCK_MONOTONIC, &now);
+      shared_->a.store(static_cast<uint32_t>(i));
+    }
+  }
+  void Check(const KillPoint&) override {}
+};
+
+// The way through the kernel's page depends on the time; nobody goes astray.
+TEST(KillPointsTest, ALookAtTheClockIsOneInstruction) {
+  const KillPointReport report =
+      KillAtEveryInstruction([] { return std::make_unique<ClockCase>(); });
+  EXPECT_EQ(report.astray, 0);
+  EXPECT_EQ(report.completed, 1);
+  EXPECT_GE(report.points, 20);
+}
+
+class PrintCase : public StoresCase {
+ public:
+  using StoresCase::StoresCase;
+  void Operate() override {
+    shared_->a.store(1);
+    Print();
+    shared_->b.store(1);
+  }
+  static void Print() {
+    char text[64];
+    snprintf(text, sizeof(text), "%d %d %d %d", 1000, 2000, 3000, 4000);
+  }
+};
+
+// What our own code does is seen as before.
+TEST(KillPointsTest, ALibraryMayBeCoarse) {
+  PrintCase::Print();  // so that the function has been looked up
+  std::set<std::pair<int, int>> seen;
+  const auto make = [&] { return std::make_unique<PrintCase>(&seen); };
+  const KillPointReport all = KillAtEveryInstruction(make);
+  seen.clear();
+  const KillPointReport some =
+      KillAtEveryInstruction(make, 1, {.name = "libc.so", .stride = 100});
+  EXPECT_EQ(seen, (std::set<std::pair<int, int>>{{0, 0}, {1, 0}, {1, 1}}));
+  EXPECT_EQ(some.completed, 1);
+  EXPECT_GT(some.points, all.points / 100);
+  EXPECT_LT(some.points, all.points / 10);
 }
 
 }  // namespace

@@ -5,7 +5,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -29,6 +28,8 @@
 #include "ipc/pipe/connection.h"
 #include "ipc/rendezvous/address.h"
 #include "ipc/rendezvous/connect.h"
+#include "ipc/rendezvous/handshake.h"
+#include "tests/ipc/rendezvous/raw_client.h"
 #include "tests/ipc/rendezvous/temp_directory.h"
 #include "tests/testing/child.h"
 #include "tests/testing/status_matchers.h"
@@ -59,13 +60,6 @@ ListenerOptions WithKey(const std::string& key) {
 
 ConnectOptions ClientWithKey(const std::string& key) {
   return {.policy = Key(key), .timeout = kLong};
-}
-
-UniqueFd RawConnect(const Address& address) {
-  const auto to = address.ToSocket();
-  UniqueFd fd(socket(to->family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
-  EXPECT_EQ(connect(fd.get(), to->get(), to->size), 0) << strerror(errno);
-  return fd;
 }
 
 long OpenFds() {
@@ -256,16 +250,6 @@ TEST_F(ListenerTest, NothingIsLeftBehind) {
   EXPECT_THAT(directory_.Names(), IsEmpty());
   EXPECT_EQ(OpenFds(), before);
   EXPECT_THAT(Connect(path()), StatusIs(StatusCode::kNotFound, HasSubstr("")));
-}
-
-TEST_F(ListenerTest, TheModeIsAsAskedFor) {
-  const mode_t old = umask(0);
-  auto listener = Listener::Listen(path(), {.mode = 0660});
-  umask(old);
-  ASSERT_THAT(listener, IsOk());
-  struct stat stat;
-  ASSERT_EQ(lstat(path().name().c_str(), &stat), 0);
-  EXPECT_EQ(stat.st_mode & 0777, 0660u);
 }
 
 TEST_F(ListenerTest, TheNextOneTakesWhatAKilledOneHasLeft) {
@@ -535,6 +519,39 @@ TEST_F(ListenerTest, AListenerThatDoesNotAcceptIsTooLate) {
               StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("handshake")));
 }
 
+// The time is for all of it, however prompt each message seems.
+TEST_F(ListenerTest, AListenerThatIsAlwaysJustInTimeIsTooLate) {
+  constexpr absl::Duration kPause = absl::Milliseconds(150);
+  auto listener = Listener::Listen(path(), WithKey("k"));
+  ASSERT_THAT(listener, IsOk());
+  std::thread thread([&] {
+    // Which answers once in each pause: to a client, that is, three times.
+    for (int i = 0; i < 4; ++i) {
+      absl::SleepFor(kPause);
+      (void)listener->Accept(absl::ZeroDuration());
+    }
+  });
+  ConnectOptions options = ClientWithKey("k");
+  options.timeout = kPause + kPause / 2;
+  EXPECT_THAT(Connect(path(), options),
+              StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("handshake")));
+  thread.join();
+}
+
+// A listener that is killed is not one with another key.
+TEST_F(ListenerTest, AListenerThatGoesAwayInTheHandshakeIsUnavailable) {
+  auto listener = Listener::Listen(path(), WithKey("k"));
+  ASSERT_THAT(listener, IsOk());
+  std::thread thread([&] {
+    EXPECT_THAT(WaitAny({&*listener}, kLong), IsOk());
+    EXPECT_FALSE(listener->Accept(absl::ZeroDuration()).ok());
+    listener = absl::CancelledError("gone");
+  });
+  EXPECT_THAT(Connect(path(), ClientWithKey("k")),
+              StatusIs(StatusCode::kUnavailable, HasSubstr("went away")));
+  thread.join();
+}
+
 TEST_F(ListenerTest, AFullBacklogIsTooLate) {
   auto listener = Listener::Listen(path(), {.backlog = 0});
   std::vector<Connection> waiting;
@@ -577,6 +594,27 @@ TEST_F(ListenerTest, AGrantedSocketIsTakenOver) {
     EXPECT_THAT(listener->Accept(kLong), IsOk());
   }
   EXPECT_THAT(directory_.Names(), ElementsAre("s")) << "it is not its own";
+}
+
+// One accepts from it, but not a stream.
+TEST_F(ListenerTest, ASocketOfPacketsIsRefused) {
+  UniqueFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  const auto to = path().ToSocket();
+  ASSERT_EQ(bind(fd.get(), to->get(), to->size), 0);
+  ASSERT_EQ(listen(fd.get(), 5), 0);
+  EXPECT_THAT(Listener::FromFd(std::move(fd)),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("stream")));
+}
+
+TEST_F(ListenerTest, MovedFrom) {
+  auto listener = Listener::Listen(path());
+  ASSERT_THAT(listener, IsOk());
+  Listener other = *std::move(listener);
+  EXPECT_EQ(other.address(), path());
+  EXPECT_EQ(listener->address(), Address::Unix(""));
+  EXPECT_EQ(listener->poll_fd(), -1);
+  EXPECT_THAT(listener->Accept(),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("moved")));
 }
 
 }  // namespace

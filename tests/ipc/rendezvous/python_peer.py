@@ -1,17 +1,41 @@
 """The Python side of python_peer_test: what a user's own script would do.
 
-Usage: python_peer.py ROLE ADDRESS KEY [modern]
+Usage: python_peer.py ROLE ADDRESS KEY [modern | STDLIB.zip]
 
 ADDRESS is a path, "@name" for an abstract one, or "host:port"; KEY is empty for
-none. With `modern`, a Python before 3.12 authenticates as 3.12 and later do. An
-uncaught exception is exit status 1, which the test sees.
+none. With `modern`, a Python before 3.12 authenticates as 3.12 and later do, by
+the functions below; with a zip file of a newer Python's library, by that one's
+multiprocessing.connection. An uncaught exception is exit status 1, which the
+test sees.
 """
 
 import hmac
-import multiprocessing.connection as mpc
+import importlib.util
+import multiprocessing
 import os
 import sys
+import zipfile
 from multiprocessing import AuthenticationError
+
+
+def load_connection(stdlib):
+    """multiprocessing.connection of another Python's library; any, of ours."""
+    spec = importlib.util.find_spec("multiprocessing.connection")
+    module = importlib.util.module_from_spec(spec)
+    multiprocessing.connection = sys.modules[spec.name] = module
+    if stdlib is None:
+        spec.loader.exec_module(module)
+    else:
+        name = "multiprocessing/connection.py"
+        with zipfile.ZipFile(stdlib) as archive:
+            source = archive.read(name)
+        exec(compile(source, f"{stdlib}/{name}", "exec"), vars(module))
+        # What the test is about: that this is the newer protocol.
+        assert module.MESSAGE_LENGTH > 20, module.MESSAGE_LENGTH
+    return module
+
+
+mpc = load_connection(next((a for a in sys.argv[4:] if a.endswith(".zip")), None))
 
 
 # What 3.12 does, from the description in its documentation of the protocol:
