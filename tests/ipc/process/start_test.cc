@@ -2,6 +2,7 @@
 // names.
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -129,6 +131,33 @@ TEST(ProcessStartTest, OutputIsFlushedOnce) {
   ASSERT_TRUE(outer.ok());
   EXPECT_EQ(outer->Join()->exitcode(), 0);
   EXPECT_EQ(ReadAll(pipe.read_end.get()), "parent too child as well end");
+}
+
+// Nobody else's files are flushed, so who reads one is not waited for.
+TEST(ProcessStartTest, WhileAnotherThreadReadsStandardInput) {
+  Pipe input, started;
+  absl::StatusOr<Process> outer = Process::Start([&] {
+    dup2(input.read_end.get(), STDIN_FILENO);
+    std::thread reader([] {
+      char line[8];
+      (void)!fgets(line, sizeof(line), stdin);
+    });
+    // For as long as it reads, stdin is its.
+    while (ftrylockfile(stdin) == 0) {
+      funlockfile(stdin);
+      sched_yield();
+    }
+    absl::StatusOr<Process> inner = Process::Start([] { return 5; });
+    const bool is_good = inner.ok() && inner->Join()->exitcode() == 5;
+    (void)!write(started.write_end.get(), "", 1);
+    reader.join();
+    return is_good ? 0 : 1;
+  });
+  ASSERT_TRUE(outer.ok()) << outer.status();
+  char byte;
+  ASSERT_EQ(read(started.read_end.get(), &byte, 1), 1);
+  ASSERT_EQ(write(input.write_end.get(), "x\n", 2), 2);
+  EXPECT_EQ(outer->Join()->exitcode(), 0);
 }
 
 // What the parent has is the parent's to clean up.
