@@ -246,14 +246,12 @@ absl::Status PoolCore::StartWorker(size_t index, Deadline deadline) {
     const absl::StatusOr<uint64_t> request = server_->Request(
         "worker", plan_bytes, {tasks_->fd(), results_->fd(), board_fd_.get()},
         deadline);
-    if (absl::IsUnavailable(request.status())) return RenewServer();
     if (!request.ok()) return request.status();
     slot.request = *request;
   }
   absl::StatusOr<Process> process = server_->Await(*slot.request, deadline);
   if (absl::IsDeadlineExceeded(process.status())) return process.status();
   slot.request.reset();
-  if (absl::IsUnavailable(process.status())) return RenewServer();
   if (!process.ok()) return process.status();
   slot.worker.emplace(Worker{.process = *std::move(process)});
   return absl::OkStatus();
@@ -386,7 +384,8 @@ void PoolCore::GiveUp(const absl::Status& status) {
 void PoolCore::LookAfterWorkers(Deadline deadline) {
   next_look_ = Deadline::After(ProcessPool::kTick);
   deadline = Deadline::Earlier(deadline, next_look_);
-  if (server_is_gone_) RenewServer().IgnoreError();
+  absl::Status failure;
+  if (server_is_gone_) failure = RenewServer();
   for (size_t i = 0; i < slots_.size(); ++i) {
     if (slots_[i].worker.has_value()) {
       if (slots_[i].worker->process.IsAlive()) {
@@ -398,15 +397,31 @@ void PoolCore::LookAfterWorkers(Deadline deadline) {
     }
     if (server_is_gone_ || (closed_ && IsIdle())) continue;
     const absl::Status status = StartWorker(i, deadline);
-    if (status.ok() || absl::IsDeadlineExceeded(status)) continue;
-    // Others may go on, and this one be replaced by better luck.
-    const bool is_last =
-        std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
-          return !slot.worker.has_value() && !slot.request.has_value();
-        });
-    if (is_last) GiveUp(status);
+    if (absl::IsUnavailable(status)) {
+      // Somebody killed it, and with it all workers.
+      ++early_deaths_;
+      last_end_ = std::string(status.message());
+      failure = RenewServer();
+    } else if (!status.ok()) {
+      failure = status;
+    }
   }
   SettleLost();
+  const bool has_workers =
+      std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+        return slot.worker.has_value() || slot.request.has_value();
+      });
+  // While there is one, others may be replaced by better luck.
+  if (!has_workers && !failure.ok() && !absl::IsDeadlineExceeded(failure)) {
+    GiveUp(failure);
+  }
+  if (early_deaths_ > 3 * options_.workers + 10) {
+    GiveUp(absl::UnavailableError(
+        absl::StrCat(early_deaths_,
+                     " workers in a row have ended without a task, the last of "
+                     "them: ",
+                     last_end_)));
+  }
 }
 
 void PoolCore::CheckTime(size_t index) {
@@ -437,6 +452,9 @@ void PoolCore::Bury(size_t index, Deadline deadline) {
   const Worker worker = *std::move(slot);
   slot.reset();
   const uint64_t id = board_.worker(index).running.exchange(0);
+  last_end_ =
+      absl::StrCat(worker.process.pid(), ", ",
+                   status.ok() ? status->ToString() : "for an unknown reason");
   // A result that it has sent counts.
   ReceiveAll();
   const auto sent = sent_.find(id);
@@ -451,14 +469,6 @@ void PoolCore::Bury(size_t index, Deadline deadline) {
     backlog_.push_front(task);
   } else {
     CountDeath(sent->second, worker.process.pid(), status);
-  }
-  if (early_deaths_ > 3 * options_.workers + 10) {
-    GiveUp(absl::UnavailableError(absl::StrCat(
-        early_deaths_,
-        " workers in a row have ended without a task, the "
-        "last of them, ",
-        worker.process.pid(), ", ",
-        status.ok() ? status->ToString() : "for an unknown reason")));
   }
 }
 

@@ -91,10 +91,11 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   // Makes the queues and the board.
   absl::Status Prepare();
   // Asks the server for one, and waits for it until the deadline; which is to
-  // be done again as long as there is a request.
+  // be done again as long as there is a request. Unavailable if the server has
+  // ended.
   absl::Status StartWorker(size_t index, Deadline deadline);
-  // Starts another server, at once or in a later look, as one has ended. The
-  // workers have ended with it.
+  // Starts another server, as one has ended, and its workers with it.
+  // DeadlineExceeded if it has not ended quite: the next look tries again.
   absl::Status RenewServer();
   bool IsIdle() const { return backlog_.empty() && sent_.empty(); }
   // Once there is no task left.
@@ -156,6 +157,7 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   uint64_t next_id_ = 1;
   Deadline next_look_ = Deadline::After(absl::ZeroDuration());
   int early_deaths_ = 0;  // in a row, of workers without a task
+  std::string last_end_;  // how the last one ended
   bool closed_ = false;
   bool ended_ = false;  // no processes are left, or nobody cares
   ProcessPoolStats stats_;

@@ -29,9 +29,8 @@ bool WaitForEnd(int fd, Deadline deadline) {
   }
 }
 
-// Closes all from 3 on that are not in `kept`.
-void CloseOthers(std::vector<int> kept) {
-  std::sort(kept.begin(), kept.end());
+// Closes all from 3 on that are not in `kept`, which is sorted.
+void CloseOthers(const std::vector<int>& kept) {
   unsigned first = 3;
   for (const int fd : kept) {
     const auto next = static_cast<unsigned>(fd);
@@ -55,7 +54,8 @@ void FlushOutput() {
 // noexcept: an exception must not end up among the frames of the parent's
 // functions, which the child has a copy of.
 [[noreturn]] void RunChild(const std::function<int()>& run,
-                           const StartOptions& options, pid_t parent,
+                           const StartOptions& options,
+                           const std::vector<int>& kept, pid_t parent,
                            UniqueFd parent_pidfd) noexcept {
   if (options.death_signal != 0) {
     prctl(PR_SET_PDEATHSIG, options.death_signal);
@@ -67,7 +67,7 @@ void FlushOutput() {
     if (is_orphan) _exit(1);
     parent_pidfd.Reset();
   }
-  if (options.keep_fds.has_value()) CloseOthers(*options.keep_fds);
+  if (options.keep_fds.has_value()) CloseOthers(kept);
   const int code = run();
   FlushOutput();
   _exit(code);
@@ -85,6 +85,10 @@ absl::StatusOr<Process> Process::Start(const std::function<int()>& run,
     parent_pidfd.Reset(static_cast<int>(syscall(SYS_pidfd_open, parent, 0)));
     if (!parent_pidfd.ok()) return PosixError(errno, "pidfd_open of itself");
   }
+  // Here, as each page that a child writes to, or is the first to need, costs
+  // it a page fault: it allocates nothing until it runs the function.
+  std::vector<int> kept = options.keep_fds.value_or(std::vector<int>());
+  std::sort(kept.begin(), kept.end());
   // Or else the child would write it, too.
   FlushOutput();
   // A signal interrupts fork, and the kernel begins anew: a timer that fires
@@ -93,9 +97,9 @@ absl::StatusOr<Process> Process::Start(const std::function<int()>& run,
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   const pid_t pid = fork();
-  const int fork_error = errno;
+  const int fork_error = pid < 0 ? errno : 0;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (pid == 0) RunChild(run, options, parent, std::move(parent_pidfd));
+  if (pid == 0) RunChild(run, options, kept, parent, std::move(parent_pidfd));
   if (pid < 0) return PosixError(fork_error, "fork");
   // The number cannot mean another process: nobody reaps the child before.
   UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));

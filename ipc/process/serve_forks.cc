@@ -186,7 +186,8 @@ class Server {
     for (const UniqueFd& fd : fds) start.keep_fds->push_back(fd.get());
     absl::StatusOr<Process> child = Process::Start(
         [&] {
-          sigprocmask(SIG_SETMASK, &mask_of_children_, nullptr);
+          // By the function that Start has just called: the page is there.
+          pthread_sigmask(SIG_SETMASK, &mask_of_children_, nullptr);
           return function->second(argument, std::move(fds));
         },
         start);
