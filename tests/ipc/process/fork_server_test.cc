@@ -222,7 +222,7 @@ TEST(ForkServerTest, StopWaitsForChildren) {
 }
 
 // CPython: test_forkserver_sigint. A terminal interrupts all its processes.
-TEST(ForkServerTest, TheServerIsInterrupted) {
+TEST(ForkServerTest, ForkserverSigint) {
   ForkServer server = Create();
   Process child = StartHanging(server);
   ASSERT_TRUE(server.server().Interrupt().ok());
@@ -234,7 +234,7 @@ TEST(ForkServerTest, TheServerIsInterrupted) {
 }
 
 // CPython: test_forkserver_sigkill
-TEST(ForkServerTest, TheServerIsKilled) {
+TEST(ForkServerTest, ForkserverSigkill) {
   ForkServer server = Create();
   Process child = StartHanging(server);
   ASSERT_TRUE(server.server().Kill().ok());
