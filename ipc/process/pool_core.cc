@@ -449,8 +449,7 @@ void PoolCore::Bury(size_t index, Deadline deadline) {
       slot->process.Join(deadline.Remaining());
   if (absl::IsDeadlineExceeded(status.status())) return;
   ++stats_.deaths;
-  const Worker worker = *std::move(slot);
-  slot.reset();
+  const Worker worker = *std::exchange(slot, std::nullopt);
   const uint64_t id = board_.worker(index).running.exchange(0);
   last_end_ =
       absl::StrCat(worker.process.pid(), ", ",

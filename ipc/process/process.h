@@ -67,8 +67,9 @@ class Process : public Waitable {
   // says what a child may do with them. To copy the page tables of a large
   // process takes time: see ipc/process/spawn.h for one that does not.
   //
-  // ResourceExhausted if the kernel has no room for another process. Where only
-  // the pidfd could not be had, `run` may have begun when it was killed.
+  // ResourceExhausted if the kernel has no room for another process, or this
+  // one none for a descriptor. Where only the child's pidfd could not be had,
+  // `run` may have begun when it was killed.
   static absl::StatusOr<Process> Start(const std::function<int()>& run,
                                        const StartOptions& options = {});
 
