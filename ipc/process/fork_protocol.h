@@ -2,18 +2,25 @@
 // SOCK_SEQPACKET sockets that only these two hold. Both are copies of one
 // program, or built from one source: there is no version.
 //
+//   greeting  ForkRequest                        + fd: the client's pidfd
 //   request   ForkRequest | name | argument      + fds: report, granted...
 //   answer    ForkAnswer  | message              + fd: pidfd, if OK
 //   disown    ForkRequest                        without fds
+//
+// The greeting is in the socket before there is a server: by the pidfd it knows
+// for certain, in whatever pid namespace, when its client has ended.
 //
 // One answer to each request, in order. `report` is the writing end of a pipe,
 // into which the server writes an ExitReport (see process.h) once it has reaped
 // the child. If nobody has its reading end any more when the request's turn
 // comes, the client has given up and nothing is started.
 //
-// A client that could not receive the pidfd disowns the child: the server,
-// which alone knows whether that pid is its child still, kills it. There is no
-// answer.
+// A client that has given up meanwhile kills the child by its pidfd. One that
+// could not receive the pidfd disowns the child: the server, which alone knows
+// whether that pid is its child still, kills it. There is no answer. A client
+// that is about to close its end shuts it for reading first: an answer that the
+// server cannot send any more is a child that it kills, and whose answer was
+// sent before is killed by the client.
 #ifndef IPC_PROCESS_FORK_PROTOCOL_H_
 #define IPC_PROCESS_FORK_PROTOCOL_H_
 
@@ -23,8 +30,8 @@
 namespace ipc::process {
 
 struct ForkRequest {
-  uint64_t
-      number;  // counts up, the answer repeats it; of a disowned child: pid
+  uint64_t number;  // counts up from 1, the answer repeats it; of a disowned
+                    // child: pid
   uint32_t name_bytes;
   uint32_t fd_count;  // with the report; 0: disown
 };

@@ -53,8 +53,8 @@
 // turns.
 //
 // Lifetime: the destructor closes the socket, upon which the server ends once
-// its last child has; it does not wait. Until Stop, a server that has ended is
-// a zombie of this process.
+// its last child has; it does not wait. A server that was not stopped stays a
+// zombie of this process.
 #ifndef IPC_PROCESS_FORK_SERVER_H_
 #define IPC_PROCESS_FORK_SERVER_H_
 
@@ -95,14 +95,15 @@ class ForkServer {
   // server or this process (three are needed) none for a descriptor;
   // Unavailable if the server has ended; DeadlineExceeded if it did not answer:
   // it is stopped, or the machine very busy. A child that it starts after all
-  // is killed by the next Start.
+  // is killed, at the latest by the next Start, by Stop or the destructor.
   absl::StatusOr<Process> Start(
       absl::string_view function, absl::string_view argument = "",
       absl::Span<const int> fds = {},
       absl::Duration timeout = absl::InfiniteDuration());
 
   // Starts no more children, waits for those that live, and reaps the server.
-  // DeadlineExceeded if a child lives on; may be called again.
+  // DeadlineExceeded if a child lives on, or the server is stopped; may be
+  // called again.
   absl::Status Stop(absl::Duration timeout = absl::InfiniteDuration());
 
   // The server itself, which polls readable when it has ended.

@@ -9,7 +9,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
 #include "ipc/base/memory.h"
 #include "ipc/base/posix_error.h"
 #include "ipc/mqueue/message.h"
@@ -21,7 +20,7 @@ namespace {
 using mqueue::Queue;
 
 constexpr int kMaxWorkers = 200;
-// How long the fork server may take to answer, and to tell how a worker ended.
+// How long Terminate waits for the fork server before it kills it.
 constexpr absl::Duration kServerTimeout = absl::Seconds(10);
 
 absl::Duration SinceMonotonic(int64_t since_ns) {
@@ -61,7 +60,7 @@ absl::StatusOr<std::shared_ptr<PoolCore>> PoolCore::Create(
   if (absl::Status s = core->StartServer(); !s.ok()) return s;
   absl::Status status = core->Prepare();
   for (int i = 0; status.ok() && i < options.workers; ++i) {
-    status = core->StartWorker(i);
+    status = core->StartWorker(i, Deadline::Infinite());
   }
   if (!status.ok()) {
     core->Terminate();
@@ -87,13 +86,13 @@ absl::StatusOr<PoolCore::Task> PoolCore::Submit(absl::string_view input) {
   task->core = shared_from_this();
   task->input = std::string(input);
   backlog_.push_back(task);
-  Progress(absl::ZeroDuration());
+  Progress(Deadline::After(absl::ZeroDuration()));
   return task;
 }
 
 void PoolCore::WaitFor(const Task& task, Deadline deadline) {
   while (!task->result.has_value()) {
-    Progress(deadline.Remaining());
+    Progress(deadline);
     if (deadline.HasPassed()) return;
   }
 }
@@ -109,37 +108,40 @@ void PoolCore::Settle(const Task& task, absl::StatusOr<std::string> result) {
 absl::Status PoolCore::Join(absl::Duration timeout) {
   Close();
   const Deadline deadline = Deadline::After(timeout);
-  while (!backlog_.empty() || !sent_.empty()) {
+  while (!IsIdle()) {
     if (deadline.HasPassed()) {
       return absl::DeadlineExceededError(
           absl::StrCat("process pool: after ", absl::FormatDuration(timeout),
                        " ", backlog_.size() + sent_.size(),
                        " tasks are not done: join again, or terminate"));
     }
-    Progress(deadline.Remaining());
+    Progress(deadline);
   }
   if (!ended_) {
     if (absl::Status s = JoinWorkers(deadline); !s.ok()) return s;
     ended_ = true;
   }
   // That it was killed does not matter any more.
-  absl::Status stopped = server_->Stop(deadline.Remaining());
+  absl::Status stopped = server_->Stop(deadline);
   return absl::IsDeadlineExceeded(stopped) ? stopped : absl::OkStatus();
 }
 
 void PoolCore::Terminate() {
   Abandon();
-  for (std::optional<Worker>& worker : workers_) {
-    if (worker.has_value()) {
-      worker->process.Join(kServerTimeout).status().IgnoreError();
+  if (server_ == nullptr) return;
+  // Of a server that is stopped nobody would learn how they ended.
+  server_->server().Signal(SIGCONT).IgnoreError();
+  const Deadline deadline = Deadline::After(kServerTimeout);
+  for (Slot& slot : slots_) {
+    if (slot.worker.has_value()) {
+      slot.worker->process.Join(deadline.Remaining()).status().IgnoreError();
     }
-    worker.reset();
+    slot = {};
   }
-  if (!server_.has_value()) return;
-  if (absl::IsDeadlineExceeded(server_->Stop(kServerTimeout))) {
-    // Somebody has stopped it, or it adopted a child of a worker's.
+  if (absl::IsDeadlineExceeded(server_->Stop(deadline))) {
+    // Somebody has stopped it again, or it adopted a child of a worker's.
     server_->server().Kill().IgnoreError();
-    server_->Stop().IgnoreError();
+    server_->Stop(Deadline::Infinite()).IgnoreError();
   }
 }
 
@@ -147,38 +149,43 @@ void PoolCore::Abandon() {
   if (getpid() != owner_) return;
   closed_ = true;
   ended_ = true;
-  for (const std::optional<Worker>& worker : workers_) {
-    if (worker.has_value()) worker->process.Kill().IgnoreError();
+  for (const Slot& slot : slots_) {
+    if (slot.worker.has_value()) slot.worker->process.Kill().IgnoreError();
   }
   SettleAll(absl::CancelledError("process pool: it was terminated"));
 }
 
 std::vector<pid_t> PoolCore::worker_pids() const {
   std::vector<pid_t> pids;
-  for (const std::optional<Worker>& worker : workers_) {
-    if (worker.has_value()) pids.push_back(worker->process.pid());
+  for (const Slot& slot : slots_) {
+    if (slot.worker.has_value()) pids.push_back(slot.worker->process.pid());
   }
   return pids;
 }
 
 absl::Status PoolCore::JoinWorkers(Deadline deadline) {
   if (absl::Status s = tasks_->CloseForSend(); !s.ok()) return s;
-  for (std::optional<Worker>& worker : workers_) {
-    while (worker.has_value()) {
+  for (Slot& slot : slots_) {
+    if (slot.request.has_value()) server_->GiveUp(*slot.request);
+    slot.request.reset();
+    while (slot.worker.has_value()) {
       // Results that nobody waits for any more must not hold a worker up, nor
       // must a task: idle workers stay for it, as it may become theirs.
       ReceiveAll();
-      for (size_t i = 0; i < workers_.size(); ++i) {
-        if (workers_[i].has_value()) CheckTime(i);
+      for (size_t i = 0; i < slots_.size(); ++i) {
+        if (slots_[i].worker.has_value()) CheckTime(i);
       }
-      const absl::StatusOr<ExitStatus> status = worker->process.Join(
+      const Process& process = slot.worker->process;
+      const absl::StatusOr<ExitStatus> status = slot.worker->process.Join(
           std::min(ProcessPool::kTick, deadline.Remaining()));
       if (!absl::IsDeadlineExceeded(status.status())) {
-        worker.reset();
+        slot.worker.reset();
       } else if (deadline.HasPassed()) {
         return absl::DeadlineExceededError(absl::StrCat(
-            "process pool: all tasks are done, but worker ",
-            worker->process.pid(), " has not ended: join again, or terminate"));
+            "process pool: all tasks are done, but worker ", process.pid(),
+            process.IsAlive() ? " has not ended"
+                              : " has ended and its fork server is silent",
+            ": join again, or terminate"));
       }
     }
   }
@@ -186,7 +193,7 @@ absl::Status PoolCore::JoinWorkers(Deadline deadline) {
 }
 
 absl::Status PoolCore::StartServer() {
-  absl::StatusOr<ForkServer> server = ForkServer::Create(
+  absl::StatusOr<std::unique_ptr<ForkClient>> server = ForkClient::Create(
       {{"worker",
         [function = function_](absl::string_view plan,
                                std::vector<UniqueFd> fds) {
@@ -194,12 +201,13 @@ absl::Status PoolCore::StartServer() {
         }}},
       {.keep_fds = {}, .death_signal = SIGKILL});
   if (!server.ok()) return Annotate(server.status(), "process pool");
-  server_.emplace(*std::move(server));
+  server_ = *std::move(server);
+  server_is_gone_ = false;
   return absl::OkStatus();
 }
 
 absl::Status PoolCore::Prepare() {
-  workers_.resize(options_.workers);
+  slots_.resize(options_.workers);
   absl::StatusOr<Queue> tasks =
       CreateQueue(options_.queue_slots, options_.max_input_bytes,
                   options_.workers, mqueue::Delivery::kExplicitAck);
@@ -224,42 +232,52 @@ absl::Status PoolCore::Prepare() {
   return absl::OkStatus();
 }
 
-absl::Status PoolCore::StartWorker(size_t index) {
-  board_.worker(index).running = 0;
-  const PoolWorkerPlan plan = {
-      .index = index,
-      .workers = static_cast<uint64_t>(options_.workers),
-      .words = words_,
-      .max_attempts = static_cast<uint64_t>(options_.max_attempts)};
-  const absl::string_view plan_bytes(reinterpret_cast<const char*>(&plan),
-                                     sizeof(plan));
-  const auto start = [&] {
-    return server_->Start("worker", plan_bytes,
-                          {tasks_->fd(), results_->fd(), board_fd_.get()},
-                          kServerTimeout);
-  };
-  absl::StatusOr<Process> process = start();
-  if (absl::IsUnavailable(process.status())) {
-    // Somebody killed it, and with it all workers.
-    server_->Stop().IgnoreError();
-    if (absl::Status s = StartServer(); !s.ok()) return s;
-    process = start();
+absl::Status PoolCore::StartWorker(size_t index, Deadline deadline) {
+  Slot& slot = slots_[index];
+  if (!slot.request.has_value()) {
+    board_.worker(index).running = 0;
+    const PoolWorkerPlan plan = {
+        .index = index,
+        .workers = static_cast<uint64_t>(options_.workers),
+        .words = words_,
+        .max_attempts = static_cast<uint64_t>(options_.max_attempts)};
+    const absl::string_view plan_bytes(reinterpret_cast<const char*>(&plan),
+                                       sizeof(plan));
+    const absl::StatusOr<uint64_t> request = server_->Request(
+        "worker", plan_bytes, {tasks_->fd(), results_->fd(), board_fd_.get()},
+        deadline);
+    if (!request.ok()) return request.status();
+    slot.request = *request;
   }
+  absl::StatusOr<Process> process = server_->Await(*slot.request, deadline);
+  if (absl::IsDeadlineExceeded(process.status())) return process.status();
+  slot.request.reset();
   if (!process.ok()) return process.status();
-  workers_[index].emplace(Worker{.process = *std::move(process)});
+  slot.worker.emplace(Worker{.process = *std::move(process)});
   return absl::OkStatus();
 }
 
-void PoolCore::Progress(absl::Duration timeout) {
+absl::Status PoolCore::RenewServer() {
+  server_is_gone_ = true;
+  for (Slot& slot : slots_) slot.request.reset();
+  // If it only has lost its socket, it is of no use either.
+  server_->server().Kill().IgnoreError();
+  const absl::Status status =
+      server_->Stop(Deadline::After(absl::ZeroDuration()));
+  // It has not quite ended.
+  if (absl::IsDeadlineExceeded(status)) return status;
+  return StartServer();
+}
+
+void PoolCore::Progress(Deadline deadline) {
   if (ended_) return;
   SendBacklog();
   // A caller that never waits looks after workers, too, but not each time.
-  if (absl::Now() >= next_look_) LookAfterWorkers();
+  if (next_look_.HasPassed()) LookAfterWorkers(deadline);
   if (ended_) return;
-  if (ReceiveAll() || timeout <= absl::ZeroDuration()) return;
-  if (backlog_.empty() && sent_.empty()) return;
+  if (ReceiveAll() || deadline.HasPassed() || IsIdle()) return;
   absl::StatusOr<std::string> message =
-      results_->Receive(std::min(timeout, ProcessPool::kTick));
+      results_->Receive(Deadline::Earlier(deadline, next_look_).Remaining());
   if (message.ok()) {
     TakeResult(*message);
   } else if (!absl::IsDeadlineExceeded(message.status())) {
@@ -355,29 +373,55 @@ void PoolCore::SettleAll(const absl::Status& status) {
 
 void PoolCore::GiveUp(const absl::Status& status) {
   closed_ = true;
-  for (const std::optional<Worker>& worker : workers_) {
-    if (worker.has_value()) worker->process.Kill().IgnoreError();
+  for (const Slot& slot : slots_) {
+    if (slot.worker.has_value()) slot.worker->process.Kill().IgnoreError();
   }
   SettleAll(absl::UnavailableError(
       absl::StrCat("process pool: it cannot go on: ", status.message(),
                    ": create another one")));
 }
 
-void PoolCore::LookAfterWorkers() {
-  next_look_ = absl::Now() + ProcessPool::kTick;
-  for (size_t i = 0; i < workers_.size(); ++i) {
-    if (!workers_[i].has_value()) {
-      // Could not be replaced a while ago.
-      if (!backlog_.empty() || !sent_.empty()) {
-        StartWorker(i).IgnoreError();
+void PoolCore::LookAfterWorkers(Deadline deadline) {
+  next_look_ = Deadline::After(ProcessPool::kTick);
+  deadline = Deadline::Earlier(deadline, next_look_);
+  absl::Status failure;
+  if (server_is_gone_) failure = RenewServer();
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (slots_[i].worker.has_value()) {
+      if (slots_[i].worker->process.IsAlive()) {
+        CheckTime(i);
+        continue;
       }
-    } else if (!workers_[i]->process.IsAlive()) {
-      Replace(i);
-    } else {
-      CheckTime(i);
+      Bury(i, deadline);
+      if (slots_[i].worker.has_value()) continue;
+    }
+    if (server_is_gone_ || (closed_ && IsIdle())) continue;
+    const absl::Status status = StartWorker(i, deadline);
+    if (absl::IsUnavailable(status)) {
+      // Somebody killed it, and with it all workers.
+      ++early_deaths_;
+      last_end_ = std::string(status.message());
+      failure = RenewServer();
+    } else if (!status.ok()) {
+      failure = status;
     }
   }
   SettleLost();
+  const bool has_workers =
+      std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+        return slot.worker.has_value() || slot.request.has_value();
+      });
+  // While there is one, others may be replaced by better luck.
+  if (!has_workers && !failure.ok() && !absl::IsDeadlineExceeded(failure)) {
+    GiveUp(failure);
+  }
+  if (early_deaths_ > 3 * options_.workers + 10) {
+    GiveUp(absl::UnavailableError(
+        absl::StrCat(early_deaths_,
+                     " workers in a row have ended without a task, the last of "
+                     "them: ",
+                     last_end_)));
+  }
 }
 
 void PoolCore::CheckTime(size_t index) {
@@ -387,7 +431,7 @@ void PoolCore::CheckTime(size_t index) {
   // Not two halves of different tasks.
   if (id == 0 || entry.running != id) return;
   if (SinceMonotonic(since) <= options_.task_timeout) return;
-  Worker& worker = *workers_[index];
+  Worker& worker = *slots_[index].worker;
   worker.killed_for = id;
   worker.process.Kill().IgnoreError();
   const auto sent = sent_.find(id);
@@ -399,14 +443,19 @@ void PoolCore::CheckTime(size_t index) {
                    ", so its worker ", worker.process.pid(), " was killed")));
 }
 
-void PoolCore::Replace(size_t index) {
+void PoolCore::Bury(size_t index, Deadline deadline) {
+  std::optional<Worker>& slot = slots_[index].worker;
+  const absl::StatusOr<ExitStatus> status =
+      slot->process.Join(deadline.Remaining());
+  if (absl::IsDeadlineExceeded(status.status())) return;
   ++stats_.deaths;
-  Worker worker = std::move(*workers_[index]);
-  workers_[index].reset();
+  const Worker worker = *std::exchange(slot, std::nullopt);
   const uint64_t id = board_.worker(index).running.exchange(0);
+  last_end_ =
+      absl::StrCat(worker.process.pid(), ", ",
+                   status.ok() ? status->ToString() : "for an unknown reason");
   // A result that it has sent counts.
   ReceiveAll();
-  const absl::StatusOr<ExitStatus> status = worker.process.Join(kServerTimeout);
   const auto sent = sent_.find(id);
   if (sent == sent_.end()) {
     // None of a task that is still wanted.
@@ -419,19 +468,6 @@ void PoolCore::Replace(size_t index) {
     backlog_.push_front(task);
   } else {
     CountDeath(sent->second, worker.process.pid(), status);
-  }
-  if (early_deaths_ > 3 * options_.workers + 10) {
-    return GiveUp(absl::UnavailableError(absl::StrCat(
-        early_deaths_,
-        " workers in a row have ended without a task, the "
-        "last of them, ",
-        worker.process.pid(), ", ",
-        status.ok() ? status->ToString() : "for an unknown reason")));
-  }
-  if (closed_ && backlog_.empty() && sent_.empty()) return;
-  if (absl::Status s = StartWorker(index); !s.ok()) {
-    // Others may go on, and be replaced by better luck.
-    if (worker_pids().empty()) GiveUp(s);
   }
 }
 

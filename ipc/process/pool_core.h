@@ -22,7 +22,7 @@
 #include "ipc/base/unique_fd.h"
 #include "ipc/mqueue/queue.h"
 #include "ipc/process/exit_status.h"
-#include "ipc/process/fork_server.h"
+#include "ipc/process/fork_client.h"
 #include "ipc/process/pool_board.h"
 #include "ipc/process/pool_worker.h"
 #include "ipc/process/process.h"
@@ -80,17 +80,30 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
     // The task for which it was killed, as that took too long.
     uint64_t killed_for = 0;
   };
+  // A place for a worker: with one, or to be given one by the server, which has
+  // not answered to that yet, or neither.
+  struct Slot {
+    std::optional<Worker> worker;
+    std::optional<uint64_t> request;
+  };
 
   absl::Status StartServer();
   // Makes the queues and the board.
   absl::Status Prepare();
-  absl::Status StartWorker(size_t index);
+  // Asks the server for one, and waits for it until the deadline; which is to
+  // be done again as long as there is a request. Unavailable if the server has
+  // ended.
+  absl::Status StartWorker(size_t index, Deadline deadline);
+  // Starts another server, as one has ended, and its workers with it.
+  // DeadlineExceeded if it has not ended quite: the next look tries again.
+  absl::Status RenewServer();
+  bool IsIdle() const { return backlog_.empty() && sent_.empty(); }
   // Once there is no task left.
   absl::Status JoinWorkers(Deadline deadline);
 
   // One round: hands tasks over, and waits for a result, a death or a time-out,
   // for kTick at most.
-  void Progress(absl::Duration timeout);
+  void Progress(Deadline deadline);
 
   // As much of it as there is room for.
   void SendBacklog();
@@ -110,11 +123,13 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   // The pool cannot go on.
   void GiveUp(const absl::Status& status);
 
-  void LookAfterWorkers();
+  // Never waits for longer than kTick, nor than to the deadline: a server that
+  // is stopped must not keep results from those who wait for them.
+  void LookAfterWorkers(Deadline deadline);
   // Kills a worker whose task takes too long, also if nobody wants it any more.
   void CheckTime(size_t index);
-  // Of a worker that has ended.
-  void Replace(size_t index);
+  // Of a worker that has ended, once its server has told how.
+  void Bury(size_t index, Deadline deadline);
   void CountDeath(Task task, pid_t pid,
                   const absl::StatusOr<ExitStatus>& status);
 
@@ -126,21 +141,23 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   const pid_t owner_ = getpid();
   PoolFunction function_;
   ProcessPoolOptions options_;
-  std::optional<ForkServer> server_;
+  std::unique_ptr<ForkClient> server_;
+  bool server_is_gone_ = false;  // to be renewed
   std::optional<mqueue::Queue> tasks_;
   std::optional<mqueue::Queue> results_;
   UniqueFd board_fd_;
   PoolBoard board_;
   size_t words_ = 0;
-  std::vector<std::optional<Worker>> workers_;
+  std::vector<Slot> slots_;
 
   std::deque<Task> backlog_;                 // not sent yet
   std::unordered_map<uint64_t, Task> sent_;  // in the queue, or with a worker
   std::vector<Task> wounded_;  // of those sent, some that lost a worker
   std::vector<uint32_t> free_words_;
   uint64_t next_id_ = 1;
-  absl::Time next_look_ = absl::InfinitePast();
+  Deadline next_look_ = Deadline::After(absl::ZeroDuration());
   int early_deaths_ = 0;  // in a row, of workers without a task
+  std::string last_end_;  // how the last one ended
   bool closed_ = false;
   bool ended_ = false;  // no processes are left, or nobody cares
   ProcessPoolStats stats_;

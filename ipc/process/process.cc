@@ -29,9 +29,8 @@ bool WaitForEnd(int fd, Deadline deadline) {
   }
 }
 
-// Closes all from 3 on that are not in `kept`.
-void CloseOthers(std::vector<int> kept) {
-  std::sort(kept.begin(), kept.end());
+// Closes all from 3 on that are not in `kept`, which is sorted.
+void CloseOthers(const std::vector<int>& kept) {
   unsigned first = 3;
   for (const int fd : kept) {
     const auto next = static_cast<unsigned>(fd);
@@ -42,19 +41,35 @@ void CloseOthers(std::vector<int> kept) {
   close_range(first, ~0U, 0);
 }
 
+// Of all files only these, which parent and child share: to flush another one
+// (fflush(nullptr) does) means to wait for whoever is using it, such as a
+// thread that reads standard input.
+void FlushOutput() {
+  std::cout.flush();
+  std::clog.flush();
+  fflush(stdout);
+  fflush(stderr);
+}
+
 // noexcept: an exception must not end up among the frames of the parent's
 // functions, which the child has a copy of.
 [[noreturn]] void RunChild(const std::function<int()>& run,
-                           const StartOptions& options, pid_t parent) noexcept {
+                           const StartOptions& options,
+                           const std::vector<int>& kept, pid_t parent,
+                           UniqueFd parent_pidfd) noexcept {
   if (options.death_signal != 0) {
     prctl(PR_SET_PDEATHSIG, options.death_signal);
     // A parent that died before the line above will send nothing.
-    if (getppid() != parent) _exit(1);
+    const pid_t now = getppid();
+    const bool is_orphan =
+        now != parent &&
+        (now != 0 || WaitForEnd(parent_pidfd.get(), Deadline::After({})));
+    if (is_orphan) _exit(1);
+    parent_pidfd.Reset();
   }
-  if (options.keep_fds.has_value()) CloseOthers(*options.keep_fds);
+  if (options.keep_fds.has_value()) CloseOthers(kept);
   const int code = run();
-  std::cout.flush();
-  fflush(nullptr);
+  FlushOutput();
   _exit(code);
 }
 
@@ -62,19 +77,29 @@ void CloseOthers(std::vector<int> kept) {
 
 absl::StatusOr<Process> Process::Start(const std::function<int()>& run,
                                        const StartOptions& options) {
-  // Or else the child would write it, too.
-  std::cout.flush();
-  fflush(nullptr);
   const pid_t parent = getpid();
+  // For a child in another pid namespace (unshare(2) with CLONE_NEWPID), to
+  // which a parent outside is number 0, alive or dead.
+  UniqueFd parent_pidfd;
+  if (options.death_signal != 0) {
+    parent_pidfd.Reset(static_cast<int>(syscall(SYS_pidfd_open, parent, 0)));
+    if (!parent_pidfd.ok()) return PosixError(errno, "pidfd_open of itself");
+  }
+  // Here, as each page that a child writes to, or is the first to need, costs
+  // it a page fault: it allocates nothing until it runs the function.
+  std::vector<int> kept = options.keep_fds.value_or(std::vector<int>());
+  std::sort(kept.begin(), kept.end());
+  // Or else the child would write it, too.
+  FlushOutput();
   // A signal interrupts fork, and the kernel begins anew: a timer that fires
   // faster than a large process can be copied would keep it from ever ending.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   const pid_t pid = fork();
-  const int fork_error = errno;
+  const int fork_error = pid < 0 ? errno : 0;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (pid == 0) RunChild(run, options, parent);
+  if (pid == 0) RunChild(run, options, kept, parent, std::move(parent_pidfd));
   if (pid < 0) return PosixError(fork_error, "fork");
   // The number cannot mean another process: nobody reaps the child before.
   UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));

@@ -55,9 +55,10 @@ class Process : public Waitable {
  public:
   // Runs `run` in a child, a copy of this process by fork(2); what it returns
   // is the child's exit code, from 0 to 255. Then the child ends like Python's:
-  // output is flushed, but neither destructors nor exit handlers run, as what
-  // they would clean up is the parent's. An exception that leaves `run` is
-  // SIGABRT.
+  // stdout, stderr, std::cout and std::clog are flushed, but neither
+  // destructors nor exit handlers run, as what they would clean up is the
+  // parent's. Other files that `run` opens it must close. An exception that
+  // leaves `run` is SIGABRT.
   //
   // The usual rules: of this process' threads only the one that calls Start
   // lives on in the child. What another one holds at that moment, such as a
@@ -66,8 +67,9 @@ class Process : public Waitable {
   // says what a child may do with them. To copy the page tables of a large
   // process takes time: see ipc/process/spawn.h for one that does not.
   //
-  // ResourceExhausted if the kernel has no room for another process. Where only
-  // the pidfd could not be had, `run` may have begun when it was killed.
+  // ResourceExhausted if the kernel has no room for another process, or this
+  // one none for a descriptor. Where only the child's pidfd could not be had,
+  // `run` may have begun when it was killed.
   static absl::StatusOr<Process> Start(const std::function<int()>& run,
                                        const StartOptions& options = {});
 

@@ -25,9 +25,11 @@
 // queue in shared memory (ipc/mqueue, explicit acknowledgement) by themselves,
 // but results are received, deaths noticed, workers replaced, time-outs
 // enforced and tasks beyond the queue's size handed over within calls of this
-// object or of its tasks: mostly in Get, Map and Join, at the latest kTick
-// after the event; a bit also in Submit. A caller that stays away for long
-// finds workers idle, with their results in a queue.
+// object or of its tasks: in Get, Map and Join while they wait, and there at
+// the latest kTick after the event; a bit also in Submit. A caller that stays
+// away for long finds workers idle, with their results in a queue. No call but
+// Create and Terminate waits for the fork server, which somebody may have
+// stopped: tasks then wait for a worker as long as they would for a busy one.
 //
 // Delivery: a task is run at least once, and again if its worker dies before
 // the result is in the queue; at most max_attempts times in all. After that
@@ -127,7 +129,7 @@ struct ProcessPoolStats {
 
 class ProcessPool {
  public:
-  // How long a death or a time-out may go unnoticed by a caller that waits.
+  // How long anything may go unnoticed by a caller that waits.
   static constexpr absl::Duration kTick = absl::Milliseconds(20);
 
   // InvalidArgument if an option is out of range, ResourceExhausted if there is
@@ -139,7 +141,7 @@ class ProcessPool {
   ProcessPool& operator=(ProcessPool&&) noexcept;
   ~ProcessPool();
 
-  // Does not wait for tasks. InvalidArgument if `input` exceeds
+  // Does not wait. InvalidArgument if `input` exceeds
   // max_input_bytes, FailedPrecondition after Close.
   absl::StatusOr<PoolTask> Submit(absl::string_view input);
 
@@ -153,12 +155,13 @@ class ProcessPool {
   void Close();
   // Closes, waits until all tasks have results and all processes have ended,
   // and leaves nothing behind. Results stay with their PoolTasks.
-  // DeadlineExceeded: call again, or Terminate.
+  // DeadlineExceeded: call again, or Terminate. (It waits for the fork server,
+  // up to its time-out.)
   absl::Status Join(absl::Duration timeout = absl::InfiniteDuration());
   // Kills the workers, cancels all tasks, and leaves nothing behind.
   void Terminate();
 
-  // Of the workers, as of now; for looking at them from outside.
+  // Of the workers that are known now; for looking at them from outside.
   std::vector<pid_t> worker_pids() const;
   ProcessPoolStats stats() const;
 

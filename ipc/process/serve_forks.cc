@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,10 +32,7 @@ class Server {
   }
 
   int Run() {
-    const pid_t client = getppid();
-    client_.Reset(static_cast<int>(syscall(SYS_pidfd_open, client, 0)));
-    // Dead already: that number, if anything, is somebody else now.
-    if (!client_.ok() || getppid() != client) return 1;
+    if (!ReceiveGreeting()) return 1;
     sigset_t blocked;
     sigemptyset(&blocked);
     for (const int signal : {SIGCHLD, SIGPIPE, SIGINT}) {
@@ -83,7 +79,18 @@ class Server {
     }
   }
 
-  void ServeOne() {
+  // It has been sent before this process was started.
+  bool ReceiveGreeting() {
+    std::vector<UniqueFd> fds;
+    if (ReceivePacket(fds) != sizeof(ForkRequest) || fds.size() != 1) {
+      return false;
+    }
+    client_ = std::move(fds.front());
+    return true;
+  }
+
+  // Into `buffer_`, as recvmsg.
+  ssize_t ReceivePacket(std::vector<UniqueFd>& fds) {
     alignas(cmsghdr) char space[CMSG_SPACE((kMaxForkFds + 1) * sizeof(int))];
     iovec bytes = {.iov_base = buffer_.data(), .iov_len = buffer_.size()};
     msghdr message = {};
@@ -94,8 +101,14 @@ class Server {
     const ssize_t n = RetryOnEintr([&] {
       return recvmsg(control_.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     });
+    if (n >= 0) fds = TakeFds(message);
+    return n;
+  }
+
+  void ServeOne() {
+    std::vector<UniqueFd> fds;
+    const ssize_t n = ReceivePacket(fds);
     if (n < 0 && errno == EAGAIN) return;
-    std::vector<UniqueFd> fds = TakeFds(message);
     ForkRequest request;
     if (n < static_cast<ssize_t>(sizeof(request))) {
       control_.Reset();  // the end, an error, or nonsense
@@ -173,7 +186,8 @@ class Server {
     for (const UniqueFd& fd : fds) start.keep_fds->push_back(fd.get());
     absl::StatusOr<Process> child = Process::Start(
         [&] {
-          sigprocmask(SIG_SETMASK, &mask_of_children_, nullptr);
+          // By the function that Start has just called: the page is there.
+          pthread_sigmask(SIG_SETMASK, &mask_of_children_, nullptr);
           return function->second(argument, std::move(fds));
         },
         start);

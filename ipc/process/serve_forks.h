@@ -39,8 +39,8 @@ struct ForkServerOptions {
 // Where ForkServer::CreateFromProgram puts the server's end of the socket.
 inline constexpr int kForkServerFd = 3;
 
-// Serves the parent of this process over `control`, until that ends or closes
-// its end: then, if the parent lives, until the last child has ended, too.
+// Serves the process that has made the other end of `control`, until that ends
+// or closes its end: then, if it lives, until the last child has ended, too.
 // Returns an exit code for main. For a process with one thread.
 //
 // Blocks SIGCHLD, SIGPIPE and SIGINT (the terminal's interrupt is for the

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -65,6 +66,7 @@ struct Plan {
   bool new_session;
   int death_signal;
   pid_t parent;
+  int parent_pidfd;  // if there is a death signal
 
   // Written by the child when it fails, read by the parent after the child has
   // exited: CLONE_VFORK orders the two.
@@ -101,6 +103,10 @@ PARLEY_NO_TSAN void ArrangeFds(Plan& plan) {
     ours = fcntl(ours < 0 ? plan.null_fd : ours, F_DUPFD_CLOEXEC, past_targets);
     if (ours < 0) Fail(plan, "duplicating a granted fd");
   }
+  if (plan.death_signal != 0) {
+    plan.parent_pidfd = fcntl(plan.parent_pidfd, F_DUPFD_CLOEXEC, past_targets);
+    if (plan.parent_pidfd < 0) Fail(plan, "duplicating the parent's pidfd");
+  }
   if (close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) != 0) {
     Fail(plan, "close_range");
   }
@@ -122,6 +128,15 @@ PARLEY_NO_TSAN void Become(Plan& plan) {
   }
   if (syscall(SYS_setresgid, gid, gid, gid) != 0) Fail(plan, "setresgid");
   if (syscall(SYS_setresuid, uid, uid, uid) != 0) Fail(plan, "setresuid");
+}
+
+// Whether the parent is dead. If it is outside of the child's pid namespace,
+// its number is 0 either way.
+PARLEY_NO_TSAN bool IsOrphan(const Plan& plan) {
+  const pid_t now = getppid();
+  if (now != 0) return now != plan.parent;
+  pollfd end = {.fd = plan.parent_pidfd, .events = POLLIN, .revents = 0};
+  return poll(&end, 1, 0) == 1;
 }
 
 PARLEY_NO_TSAN int RunChild(void* argument) {
@@ -157,7 +172,7 @@ PARLEY_NO_TSAN int RunChild(void* argument) {
       Fail(plan, "PR_SET_PDEATHSIG");
     }
     // A parent that died before the line above will send nothing.
-    if (getppid() != plan.parent) {
+    if (IsOrphan(plan)) {
       errno = ESRCH;
       Fail(plan, "the parent is dead");
     }
@@ -237,6 +252,11 @@ class RedirectedFds {
           " is given twice, in `fds` and as a standard stream: leave one out"));
     }
     int fd = redirect.fd_;
+    if (redirect.kind_ == Redirect::Kind::kFd && fd < 0) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          fd, " is no descriptor, so the child's ", target,
+          " cannot go there: is it closed? For /dev/null take Redirect::Null"));
+    }
     if (redirect.kind_ == Redirect::Kind::kFile) {
       opened_[target].Reset(RetryOnEintr([&] {
         return open(redirect.path_.c_str(),
@@ -318,7 +338,13 @@ absl::StatusOr<Process> Spawn(const SpawnOptions& options) {
       return absl::InvalidArgumentError(absl::StrCat(
           "spawning ", path, ": ", target, " is no descriptor of the child's"));
     }
-    if (ours < 0) {
+    if (ours < -1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("spawning ", path, ": ", ours,
+                       " is no descriptor, which the child's ", target,
+                       " is to be: for /dev/null take -1"));
+    }
+    if (ours == -1) {
       if (absl::Status s = OpenNull(null_fd); !s.ok()) return s;
     }
     plan.moves.emplace_back(target, ours);
@@ -338,6 +364,16 @@ absl::StatusOr<Process> Spawn(const SpawnOptions& options) {
   plan.new_session = options.new_session;
   plan.death_signal = options.death_signal;
   plan.parent = getpid();
+  UniqueFd parent_pidfd;
+  if (options.death_signal != 0) {
+    parent_pidfd.Reset(
+        static_cast<int>(syscall(SYS_pidfd_open, plan.parent, 0)));
+    if (!parent_pidfd.ok()) {
+      return PosixError(
+          errno, absl::StrCat("spawning ", path, ": pidfd_open of its parent"));
+    }
+  }
+  plan.parent_pidfd = parent_pidfd.get();
 
   ChildStack stack;
   if (!stack.ok()) return PosixError(errno, "mapping a stack for the child");

@@ -46,8 +46,8 @@ class Redirect {
  public:
   // To where ours goes, or where SpawnOptions::fds says.
   static Redirect Inherit() { return Redirect(); }
-  static Redirect Null() { return Redirect(Kind::kFd, -1); }
-  // `fd` stays open here.
+  static Redirect Null() { return Redirect(Kind::kNull, -1); }
+  // `fd` stays open here. Spawn is InvalidArgument if it is negative.
   static Redirect Fd(int fd) { return Redirect(Kind::kFd, fd); }
   // A file, opened by the caller (its rights, its working directory) for the
   // time of Spawn. `flags` as of open(2): O_RDONLY, O_WRONLY | O_APPEND, …;
@@ -70,7 +70,7 @@ class Redirect {
 
  private:
   friend class RedirectedFds;
-  enum class Kind { kInherit, kFd, kFile, kPipe };
+  enum class Kind { kInherit, kNull, kFd, kFile, kPipe };
 
   Redirect() = default;
   Redirect(Kind kind, int fd) : kind_(kind), fd_(fd) {}

@@ -41,29 +41,36 @@ Row PythonTrip(const Load& load, bool sockets, bool one_cpu,
 }
 
 // Beside read and write by hand, of messages whose size both sides know.
-template <bool kSockets, typename Bare>
-Table RoundTripTable(size_t bytes, bool one_cpu) {
+template <bool kSockets>
+std::vector<Table> RoundTripTables(size_t bytes, bool one_cpu) {
   const Load load = {.bytes = bytes, .depth = 16};
   const RoundTrip how = {.one_cpu = one_cpu};
   const Target ahead = {.p50_at_most = 1};
+  const Target near = {.p50_at_most = 1.1};
+  const std::string title =
+      absl::StrCat(bytes, " B round trip, ", kSockets ? "sockets" : "pipes",
+                   ", ", one_cpu ? "one CPU" : "two CPUs");
   return {
-      .title =
-          absl::StrCat(bytes, " B round trip, ", kSockets ? "sockets" : "pipes",
-                       ", ", one_cpu ? "one CPU" : "two CPUs"),
-      .rows = {Trip<ConnectionPeer<kSockets, /*kReadAhead=*/true>>(load, how),
-               Trip<Bare>(load, how, {.p50_at_most = 1.1}),
-               Trip<ConnectionPeer<kSockets>>(load, how),
-               Trip<NngPeer>(load, how, ahead),
-               Trip<ZeromqPeer>(load, how, ahead),
-               PythonTrip(load, kSockets, one_cpu, ahead)}};
+      {.title = title,
+       .rows = {Trip<ConnectionPeer<kSockets, /*kReadAhead=*/true>>(load, how),
+                Trip<SameFdsPeer<kSockets>>(load, how, near),
+                Trip<NngPeer>(load, how, ahead),
+                Trip<ZeromqPeer>(load, how, ahead),
+                PythonTrip(load, kSockets, one_cpu, ahead)}},
+      {.title = absl::StrCat(title, ", without reading ahead"),
+       .rows = {Trip<ConnectionPeer<kSockets>>(load, how),
+                Trip<SameFdsPeer<kSockets>>(load, how, near)}}};
 }
 
 std::vector<Table> RoundTrips() {
   std::vector<Table> tables;
   for (const bool one_cpu : {true, false}) {
-    for (const size_t bytes : {size_t{64}, size_t{4096}, size_t{65536}}) {
-      tables.push_back(RoundTripTable<false, PipePeer>(bytes, one_cpu));
-      tables.push_back(RoundTripTable<true, SocketPeer>(bytes, one_cpu));
+    for (const size_t bytes : {size_t{64}, size_t{1} << 10, size_t{4} << 10,
+                               size_t{64} << 10, size_t{1} << 20}) {
+      for (const auto& some : {RoundTripTables<false>(bytes, one_cpu),
+                               RoundTripTables<true>(bytes, one_cpu)}) {
+        tables.insert(tables.end(), some.begin(), some.end());
+      }
     }
   }
   return tables;

@@ -11,10 +11,11 @@
 #include <spawn.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -174,6 +175,66 @@ Figures MeasureStartsOnly(ForkServer& server) {
   });
 }
 
+// What the kernel takes for a fork and the child's first byte, of this process.
+Figures MeasureBareFork() {
+  return MeasureRounds([&] {
+    const Pipe pipe;
+    const uint64_t start = Ticks();
+    const pid_t pid = fork();
+    CheckCall(pid >= 0, "fork");
+    if (pid == 0) _exit(write(pipe.write_end.get(), "", 1) == 1 ? 0 : 1);
+    pipe.WaitForByte();
+    const uint64_t ticks = Ticks() - start;
+    int status;
+    CheckCall(waitpid(pid, &status, 0) == pid && status == 0, "waitpid");
+    return ticks;
+  });
+}
+
+// And of a copy of it that was forked early, and forks for each byte that it is
+// sent: the least that a fork server could be.
+class BareServer {
+ public:
+  BareServer() {
+    if ((pid_ = fork()) == 0) Serve();
+    CheckCall(pid_ > 0, "fork");
+  }
+  BareServer(const BareServer&) = delete;
+  BareServer& operator=(const BareServer&) = delete;
+  ~BareServer() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+
+  Figures Measure() const {
+    return MeasureRounds([&] {
+      const uint64_t start = Ticks();
+      CheckCall(write(requests_.write_end.get(), "", 1) == 1, "write");
+      bytes_.WaitForByte();
+      const uint64_t ticks = Ticks() - start;
+      ends_.WaitForByte();
+      return ticks;
+    });
+  }
+
+ private:
+  [[noreturn]] void Serve() const {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    while (true) {
+      requests_.WaitForByte();
+      const pid_t child = fork();
+      if (child == 0) _exit(write(bytes_.write_end.get(), "", 1) == 1 ? 0 : 1);
+      int status = -1;
+      waitpid(child, &status, 0);
+      if (status != 0 || write(ends_.write_end.get(), "", 1) != 1) _exit(1);
+    }
+  }
+
+  Pipe requests_, bytes_, ends_;
+  pid_t pid_;
+};
+BareServer* bare_server = nullptr;
+
 // What tools/bench/python_forkserver.py prints: starts a second, and of the
 // first byte the median in nanoseconds.
 Figures MeasurePython(absl::string_view method) {
@@ -204,22 +265,28 @@ Figures MeasurePool() {
   return figures;
 }
 
-Table Programs(absl::string_view parent) {
-  return {absl::StrCat("a program, started by a parent of ", parent),
+Table Programs() {
+  return {"a program, started by a small parent",
           {{"Spawn", MeasureSpawn},
            {"posix_spawn", MeasurePosixSpawn, {.rate_at_least = 0.9}}}};
 }
 
-Table Functions(absl::string_view parent) {
-  return {absl::StrCat("a function, started by a parent of ", parent),
-          {{"ForkServer, static program",
-            [] {
-              ForkServer server = StaticServer();
-              return MeasureForkServer(server);
-            }},
-           {"ForkServer, forked early",
-            [] { return MeasureForkServer(*own_server); }},
+constexpr Target kFirstByte = {.own_p50_ns_at_most = 200'000};
+
+Figures MeasureStaticServer() {
+  ForkServer server = StaticServer();
+  return MeasureForkServer(server);
+}
+Figures MeasureOwnServer() { return MeasureForkServer(*own_server); }
+
+Table Functions() {
+  return {"a function, started by a small parent",
+          {{"ForkServer, static program", MeasureStaticServer, kFirstByte},
+           {"ForkServer, forked early", MeasureOwnServer, kFirstByte},
+           {"fork, in a process forked early",
+            [] { return bare_server->Measure(); }},
            {"Process::Start", MeasureStart},
+           {"fork", MeasureBareFork},
            {"Python's forkserver",
             [] { return MeasurePython("forkserver"); },
             {.rate_at_least = 5}},
@@ -227,14 +294,16 @@ Table Functions(absl::string_view parent) {
 }
 
 Table Starts() {
+  constexpr Target kStarts = {.own_rate_at_least = 5000};
   return {"starts, with nobody waiting for their ends",
           {{"ForkServer, static program",
             [] {
               ForkServer server = StaticServer();
               return MeasureStartsOnly(server);
-            }},
+            },
+            kStarts},
            {"ForkServer, forked early",
-            [] { return MeasureStartsOnly(*own_server); }}}};
+            [] { return MeasureStartsOnly(*own_server); }, kStarts}}};
 }
 
 Table Pools() {
@@ -246,38 +315,51 @@ Table Pools() {
 }
 
 std::vector<Table> OfASmallParent() {
-  return {Programs("nothing"), Functions("nothing"), Starts(), Pools()};
+  return {Programs(), Functions(), Starts(), Pools()};
 }
 
-// The same memory for all its rows, from the first one on.
-Row WithMuchMemory(Row row) {
-  constexpr size_t kBytes = size_t{2} << 30;
-  row.measure = [measure = std::move(row.measure)] {
-    static void* const memory = [] {
-      void* const mapped = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
-                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-      CheckCall(mapped != MAP_FAILED, "memory of the large parent");
-      // Small pages, as in a heap that has grown bit by bit.
-      madvise(mapped, kBytes, MADV_NOHUGEPAGE);
-      return memset(mapped, 1, kBytes);
-    }();
-    (void)memory;
-    return measure();
+// Measured while this process has that much memory.
+std::function<Figures()> With2GiB(std::function<Figures()> measure) {
+  return [measure = std::move(measure)] {
+    constexpr size_t kBytes = size_t{2} << 30;
+    void* const memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CheckCall(memory != MAP_FAILED, "memory of the large parent");
+    // Small pages, as in a heap that has grown bit by bit.
+    madvise(memory, kBytes, MADV_NOHUGEPAGE);
+    memset(memory, 1, kBytes);
+    const Figures figures = measure();
+    munmap(memory, kBytes);
+    return figures;
   };
-  return row;
+}
+
+// That the size of the parent does not matter.
+Table Sizes(absl::string_view what, const std::function<Figures()>& measure,
+            const Target& large) {
+  return {absl::StrCat(what, ", parents of two sizes"),
+          {{"parent of 2 GiB", With2GiB(measure), large},
+           {"small parent", measure, {.p50_at_most = 1.1}}}};
 }
 
 std::vector<Table> OfALargeParent() {
-  std::vector<Table> tables = {Programs("2 GiB"), Functions("2 GiB")};
-  for (Table& table : tables) {
-    for (Row& row : table.rows) row = WithMuchMemory(std::move(row));
-  }
-  return tables;
+  return {
+      {"a program, started by a parent of 2 GiB",
+       {{"Spawn", With2GiB(MeasureSpawn)},
+        {"posix_spawn", With2GiB(MeasurePosixSpawn), {.rate_at_least = 0.9}}}},
+      Sizes("Spawn", MeasureSpawn, {}),
+      Sizes("ForkServer, static program", MeasureStaticServer, kFirstByte),
+      Sizes("ForkServer, forked early", MeasureOwnServer, kFirstByte),
+      {"a function, started by a parent of 2 GiB",
+       {{"Process::Start", With2GiB(MeasureStart)},
+        {"fork", With2GiB(MeasureBareFork)}}}};
 }
 
 int Main(int argc, char** argv) {
   ForkServer server = Server(ForkServer::Create(ProcessBenchFunctions()));
   own_server = &server;
+  BareServer bare;
+  bare_server = &bare;
   return BenchMain(argc, argv,
                    "How fast ipc/process starts processes, beside its peers.",
                    500, &timing, {OfASmallParent, OfALargeParent});

@@ -79,6 +79,11 @@ void Report::Run(const Table& table) {
   Print(table, figures, Median(lines));
 }
 
+const char* Report::Judge(bool is_met) {
+  missed_ += is_met ? 0 : 1;
+  return is_met ? " met" : " MISSED";
+}
+
 void Report::Print(const Table& table, const std::vector<Figures>& figures,
                    double line_ns) {
   absl::PrintF("\n%s (a cache line there and back: %.0f ns)\n", table.title,
@@ -101,24 +106,26 @@ void Report::Print(const Table& table, const std::vector<Figures>& figures,
     const double rate = ours.per_second / figure.per_second;
     const double p50 = ours.p50_ns / figure.p50_ns;
     if (target.p50_at_most != 0) {
-      const bool met = p50 <= target.p50_at_most;
-      missed_ += met ? 0 : 1;
-      absl::PrintF("  %.2f of its p50, at most %.2f: %s", p50,
-                   target.p50_at_most, met ? "met" : "MISSED");
+      absl::PrintF("  %.2f of its p50, at most %.2f:%s", p50,
+                   target.p50_at_most, Judge(p50 <= target.p50_at_most));
     } else if (i != 0) {
       absl::PrintF("  %.2f x as fast", rate);
     }
     if (target.rate_at_least != 0) {
-      const bool met = rate >= target.rate_at_least;
-      missed_ += met ? 0 : 1;
-      absl::PrintF(", at least %.2f: %s", target.rate_at_least,
-                   met ? "met" : "MISSED");
+      absl::PrintF(", at least %.2f:%s", target.rate_at_least,
+                   Judge(rate >= target.rate_at_least));
     }
     if (target.rate_at_most != 0) {
-      const bool met = rate <= target.rate_at_most;
-      missed_ += met ? 0 : 1;
-      absl::PrintF(", at most %.2f: %s", target.rate_at_most,
-                   met ? "met" : "MISSED");
+      absl::PrintF(", at most %.2f:%s", target.rate_at_most,
+                   Judge(rate <= target.rate_at_most));
+    }
+    if (target.own_rate_at_least != 0) {
+      absl::PrintF("  its rate, at least %s:%s", Rate(target.own_rate_at_least),
+                   Judge(figure.per_second >= target.own_rate_at_least));
+    }
+    if (target.own_p50_ns_at_most != 0) {
+      absl::PrintF("  its p50, at most %s:%s", Time(target.own_p50_ns_at_most),
+                   Judge(figure.p50_ns <= target.own_p50_ns_at_most));
     }
     absl::PrintF("\n");
   }

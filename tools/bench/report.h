@@ -12,13 +12,17 @@
 
 namespace bench {
 
-// What the first row has to be in relation to another one.
+// What the first row has to be in relation to another one, and what a row has
+// to be by itself.
 struct Target {
   // Of messages (or trips) a second, at least so many times the other's; or of
   // the median time of a round trip, at most. 0: none.
   double rate_at_least = 0;
   double rate_at_most = 0;
   double p50_at_most = 0;
+  // Of the row that has this target, whatever the others do. 0: none.
+  double own_rate_at_least = 0;
+  double own_p50_ns_at_most = 0;
 };
 
 struct Row {
@@ -51,6 +55,8 @@ class Report {
   bool IsLineNormal(double line_ns);
   void Print(const Table& table, const std::vector<Figures>& figures,
              double line_ns);
+  // " met" or " MISSED", which is counted.
+  const char* Judge(bool is_met);
 
   const int runs_;
   int missed_ = 0;

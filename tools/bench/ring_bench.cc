@@ -77,11 +77,11 @@ std::vector<Table> RoundTrips() {
                 Trip<FutexPeer>(load, {.one_cpu = true}),
                 Trip<IdealHybridPeer>(load, {.one_cpu = true}),
                 Trip<QueuePeer>(load, {.one_cpu = true})}},
-      // At most 250 ns.
       {.title = "1 MiB by reference, 64 B of it touched, round trip",
-       .rows = {Trip<RingPeer>(large, by_reference), small,
-                Trip<IdealHybridPeer>(large, by_reference),
-                Trip<QueueLoanPeer>(large, by_reference)}}};
+       .rows = {
+           Trip<RingPeer>(large, by_reference, {.own_p50_ns_at_most = 250}),
+           small, Trip<IdealHybridPeer>(large, by_reference),
+           Trip<QueueLoanPeer>(large, by_reference)}}};
 }
 
 int Main(int argc, char** argv) {

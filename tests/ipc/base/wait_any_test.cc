@@ -2,6 +2,7 @@
 #include "ipc/base/wait_any.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -18,6 +19,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
+#include "tests/testing/process_state.h"
 
 namespace ipc {
 namespace {
@@ -71,8 +73,10 @@ TEST_F(WaitAnyTest, Wait) {
 
 // CPython: test_wait_slow
 TEST_F(WaitAnyTest, WaitSlow) {
+  const pid_t waiter = gettid();
   std::thread writer([&] {
-    absl::SleepFor(absl::Milliseconds(20));
+    // Until it waits.
+    while (testing::ProcessState(waiter) != 'S') sched_yield();
     Write(2);
   });
   EXPECT_THAT(*WaitAny(All()), ElementsAre(2));

@@ -12,6 +12,9 @@
 
 #include <atomic>
 #include <cstdio>
+#include <iostream>
+#include <memory>
+#include <streambuf>
 #include <string>
 #include <thread>
 #include <utility>
@@ -219,7 +222,7 @@ TEST(ForkServerTest, StopWaitsForChildren) {
 }
 
 // CPython: test_forkserver_sigint. A terminal interrupts all its processes.
-TEST(ForkServerTest, TheServerIsInterrupted) {
+TEST(ForkServerTest, ForkserverSigint) {
   ForkServer server = Create();
   Process child = StartHanging(server);
   ASSERT_TRUE(server.server().Interrupt().ok());
@@ -231,7 +234,7 @@ TEST(ForkServerTest, TheServerIsInterrupted) {
 }
 
 // CPython: test_forkserver_sigkill
-TEST(ForkServerTest, TheServerIsKilled) {
+TEST(ForkServerTest, ForkserverSigkill) {
   ForkServer server = Create();
   Process child = StartHanging(server);
   ASSERT_TRUE(server.server().Kill().ok());
@@ -343,15 +346,138 @@ TEST(ForkServerTest, AChildWhoseDescriptorDoesNotFitIsKilled) {
 TEST(ForkServerTest, ATimeoutDoesNotWaitForOthers) {
   ForkServer server = Create();
   ASSERT_TRUE(server.server().Signal(SIGSTOP).ok());
-  std::thread patient(
-      [&] { EXPECT_EQ(server.Start("exit", "3")->Join()->exitcode(), 3); });
-  // Whether the other one is waiting already or not.
+  std::atomic<pid_t> tid = 0;
+  std::thread patient([&] {
+    tid = gettid();
+    EXPECT_EQ(server.Start("exit", "3")->Join()->exitcode(), 3);
+  });
+  // Until it has its turn, and waits.
+  while (tid == 0 || ProcessState(tid) != 'S') sched_yield();
   EXPECT_EQ(
       server.Start("exit", "4", {}, absl::Milliseconds(20)).status().code(),
       absl::StatusCode::kDeadlineExceeded);
   ASSERT_TRUE(server.server().Signal(SIGCONT).ok());
   patient.join();
   EXPECT_TRUE(server.Stop().ok());
+}
+
+// Stops a server, for its test to go on with it, when it has looked whether its
+// client still wants a child, and is about to fork: then it flushes std::cout.
+class ForksSlowly : public std::streambuf {
+ public:
+  ForksSlowly() : before_(std::cout.rdbuf(this)) {}
+  ~ForksSlowly() override { std::cout.rdbuf(before_); }
+  ForksSlowly(const ForksSlowly&) = delete;
+  ForksSlowly& operator=(const ForksSlowly&) = delete;
+
+  // Starts "hang" with `fd`, so that the server stops there, and gives up.
+  void StartInVain(ForkServer& server, int fd) const {
+    do {
+      EXPECT_EQ(server.Start("hang", "", {fd}, absl::Milliseconds(20))
+                    .status()
+                    .code(),
+                absl::StatusCode::kDeadlineExceeded);
+      // The time may have passed before the server looked.
+    } while (!HasStopped());
+    while (ProcessState(server.server().pid()) != 'T') sched_yield();
+  }
+  // It holds this, besides `fd`.
+  int event_fd() const { return event_.write_end.get(); }
+
+ protected:
+  int sync() override {
+    if (getpid() == owner_ || is_done_) return 0;
+    is_done_ = true;
+    (void)!write(event_fd(), "", 1);
+    return raise(SIGSTOP);
+  }
+
+ private:
+  bool HasStopped() const {
+    pollfd event = {event_.read_end.get(), POLLIN, 0};
+    return poll(&event, 1, 0) == 1;
+  }
+
+  std::streambuf* const before_;
+  const pid_t owner_ = getpid();
+  bool is_done_ = false;
+  Pipe event_;
+};
+
+// Returns when the child runs that was started in vain, and the server has
+// answered, though nobody is left to whom.
+void LetItFork(const ForkServer& server, const Pipe& up) {
+  ASSERT_TRUE(server.server().Signal(SIGCONT).ok());
+  char byte;
+  ASSERT_EQ(read(up.read_end.get(), &byte, 1), 1);
+  while (ProcessState(server.server().pid()) != 'S') sched_yield();
+}
+
+TEST(ForkServerTest, StopKillsWhatWasStartedTooLate) {
+  const ForksSlowly slowly;
+  Pipe up;
+  ForkServer server = Create({.keep_fds = {slowly.event_fd()}});
+  slowly.StartInVain(server, up.write_end.get());
+  LetItFork(server, up);
+  EXPECT_TRUE(server.Stop().ok());
+  up.write_end.Reset();
+  EXPECT_EQ(ReadAll(up.read_end.get()), "");
+}
+
+TEST(ForkServerTest, StopKillsWhatIsStartedAfterIt) {
+  const ForksSlowly slowly;
+  Pipe up;
+  ForkServer server = Create({.keep_fds = {slowly.event_fd()}});
+  slowly.StartInVain(server, up.write_end.get());
+  EXPECT_EQ(server.Stop(absl::Milliseconds(20)).code(),
+            absl::StatusCode::kDeadlineExceeded);
+  ASSERT_TRUE(server.server().Signal(SIGCONT).ok());
+  EXPECT_TRUE(server.Stop().ok());
+  up.write_end.Reset();
+  ReadAll(up.read_end.get());
+}
+
+TEST(ForkServerTest, TheDestructorKillsWhatWasStartedTooLate) {
+  const ForksSlowly slowly;
+  Pipe up;
+  pid_t pid = 0;
+  {
+    ForkServer server = Create({.keep_fds = {slowly.event_fd()}});
+    pid = server.server().pid();
+    slowly.StartInVain(server, up.write_end.get());
+    LetItFork(server, up);
+  }
+  up.write_end.Reset();
+  EXPECT_EQ(ReadAll(up.read_end.get()), "");
+  int status = -1;
+  EXPECT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_EQ(status, 0);
+}
+
+// The next start kills it, and has its own child.
+TEST(ForkServerTest, TheNextStartKillsWhatWasStartedTooLate) {
+  const ForksSlowly slowly;
+  Pipe up;
+  ForkServer server = Create({.keep_fds = {slowly.event_fd()}});
+  slowly.StartInVain(server, up.write_end.get());
+  LetItFork(server, up);
+  EXPECT_EQ(server.Start("exit", "6")->Join()->exitcode(), 6);
+  up.write_end.Reset();
+  EXPECT_EQ(ReadAll(up.read_end.get()), "");
+  EXPECT_TRUE(server.Stop().ok());
+}
+
+// A copy of the object in a child is none of the socket's owner.
+TEST(ForkServerTest, AChildDestroysItsCopy) {
+  auto server = std::make_unique<ForkServer>(Create());
+  absl::StatusOr<Process> other = Process::Start([&] {
+    if (!absl::IsFailedPrecondition(server->Stop())) return 1;
+    server.reset();
+    return 0;
+  });
+  EXPECT_EQ(other->Join()->exitcode(), 0);
+  EXPECT_EQ(server->Start("exit", "4")->Join()->exitcode(), 4);
+  EXPECT_TRUE(server->Stop().ok());
 }
 
 // What becomes of server and child when the client is killed; each holds the

@@ -160,5 +160,50 @@ TEST_F(InterruptedTest, ForkServerAndPool) {
   EXPECT_TRUE(pool->Join().ok());
 }
 
+// And so do the time-outs of what waits for another process' answer, which is
+// stopped.
+TEST_F(InterruptedTest, TimeoutsOfForkServerAndPool) {
+  constexpr absl::Duration kTimeout = absl::Milliseconds(50);
+  absl::StatusOr<ForkServer> server = ForkServer::Create(
+      {{"nothing",
+        [](absl::string_view, const std::vector<UniqueFd>&) { return 0; }}});
+  ASSERT_TRUE(server.ok()) << server.status();
+  ASSERT_TRUE(server->server().Signal(SIGSTOP).ok());
+  absl::Time begin = absl::Now();
+  EXPECT_EQ(server->Start("nothing", "", {}, kTimeout).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_GE(absl::Now() - begin, kTimeout);
+  begin = absl::Now();
+  EXPECT_EQ(server->Stop(kTimeout).code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_GE(absl::Now() - begin, kTimeout);
+  ASSERT_TRUE(server->server().Signal(SIGCONT).ok());
+  EXPECT_TRUE(server->Stop().ok());
+
+  // Its worker is in a storm of its own.
+  absl::StatusOr<ProcessPool> pool = ProcessPool::Create(
+      [](absl::string_view input) -> absl::StatusOr<std::string> {
+        const itimerval storm = {{0, 100}, {0, 100}};
+        setitimer(ITIMER_REAL, &storm, nullptr);
+        if (input == "stay") {
+          while (true) pause();
+        }
+        return std::string(input);
+      },
+      {.workers = 1});
+  ASSERT_TRUE(pool.ok()) << pool.status();
+  for (int i = 0; i < 200; ++i) {
+    EXPECT_EQ(*pool->Submit("same")->Get(), "same");
+  }
+  absl::StatusOr<PoolTask> task = pool->Submit("stay");
+  begin = absl::Now();
+  EXPECT_EQ(task->Get(kTimeout).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_GE(absl::Now() - begin, kTimeout);
+  begin = absl::Now();
+  EXPECT_EQ(pool->Join(kTimeout).code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_GE(absl::Now() - begin, kTimeout);
+  pool->Terminate();
+}
+
 }  // namespace
 }  // namespace ipc::process

@@ -232,6 +232,21 @@ TEST(SpawnTest, RedirectsToFiles) {
               HasSubstr(absl::StrCat("spawning /bin/sh: open ", path)));
 }
 
+// Such as the descriptor of a pipe that was closed.
+TEST(SpawnTest, ANegativeDescriptorIsNoDevNull) {
+  for (const int fd : {-1, -5}) {
+    SpawnOptions options = Shell("exit 0");
+    options.standard_output = Redirect::Fd(fd);
+    const absl::Status status = Spawn(options).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_THAT(status.message(),
+                HasSubstr(absl::StrCat(fd, " is no descriptor")));
+  }
+  SpawnOptions options = Shell("exit 0");
+  options.fds = {{3, -5}};
+  EXPECT_EQ(Spawn(options).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(SpawnTest, AStandardStreamIsGivenOnce) {
   SpawnOptions options = Shell("exit 0");
   options.fds = {{1, -1}};

@@ -1,8 +1,27 @@
-// Process::Start, with the behaviours of CPython's _TestProcess under its
-// names.
+// Process::Start, with the behaviours of CPython's _TestProcess and
+// _TestSubclassingProcess under their names, but for these:
+//
+//   test_current, test_parent_process_attributes, test_subclassing,
+//   test_process_mainthread_native_id, test_args_argument
+//                           a Process is a handle that the parent has, without
+//                           name, arguments or methods to override: a function
+//                           captures what it needs, and asks getpid and gettid
+//   test_set_executable, test_support__missing_main
+//                           nothing is imported anew; to execute a program is
+//                           Spawn's, see spawn_test.cc
+//   test_cpu_count          std::thread::hardware_concurrency
+//   test_wait_for_threads   threads that the function has started end with it:
+//                           it joins those that are to come to their end
+//   test_interrupt_no_handler
+//                           SIGINT ends a child as it ends any C++ program, see
+//                           Interrupt: there is no KeyboardInterrupt
+//   test_forkserver_sigint, test_forkserver_sigkill
+//                           in fork_server_test.cc
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +30,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -68,30 +88,90 @@ TEST(ProcessStartTest, ManyProcesses) {
   }
 }
 
-// CPython: test_terminate, test_kill, test_interrupt
-TEST(ProcessStartTest, SignalsAreExitCodes) {
-  for (const int signal : {SIGTERM, SIGKILL, SIGINT}) {
-    absl::StatusOr<Process> child = Process::Start([]() -> int {
-      while (true) pause();
+// A child that lives until `end` ends it, of which `signal` is what is told.
+void EndsBy(absl::Status (Process::*end)() const, int signal) {
+  absl::StatusOr<Process> child = Process::Start([]() -> int {
+    while (true) pause();
+  });
+  ASSERT_TRUE(child.ok());
+  EXPECT_EQ(child->Join(absl::ZeroDuration()).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_TRUE(child->IsAlive());
+  ASSERT_TRUE(((*child).*end)().ok());
+  EXPECT_EQ(child->Join()->exitcode(), -signal);
+  EXPECT_FALSE(child->IsAlive());
+  EXPECT_TRUE(((*child).*end)().ok()) << "too late, and without effect";
+}
+
+// CPython: test_terminate
+TEST(ProcessStartTest, Terminate) { EndsBy(&Process::Terminate, SIGTERM); }
+
+// CPython: test_kill
+TEST(ProcessStartTest, Kill) { EndsBy(&Process::Kill, SIGKILL); }
+
+// CPython: test_interrupt
+TEST(ProcessStartTest, Interrupt) { EndsBy(&Process::Interrupt, SIGINT); }
+
+// CPython: test_close. What a handle holds goes with it, not with the child.
+TEST(ProcessStartTest, Close) {
+  Pipe hold;
+  int pidfd = -1;
+  pid_t pid = -1;
+  {
+    absl::StatusOr<Process> child = Process::Start([&] {
+      hold.write_end.Reset();
+      return ReadAll(hold.read_end.get()).empty() ? 3 : 1;
     });
-    ASSERT_TRUE(child.ok());
-    EXPECT_EQ(child->Join(absl::ZeroDuration()).status().code(),
-              absl::StatusCode::kDeadlineExceeded);
-    EXPECT_TRUE(child->IsAlive());
-    ASSERT_TRUE(child->Signal(signal).ok());
-    EXPECT_EQ(child->Join()->exitcode(), -signal);
+    ASSERT_TRUE(child.ok()) << child.status();
+    pidfd = child->poll_fd();
+    pid = child->pid();
+    EXPECT_EQ(fcntl(pidfd, F_GETFD), FD_CLOEXEC);
   }
+  EXPECT_EQ(fcntl(pidfd, F_GETFD), -1);
+  hold.write_end.Reset();
+  int status = -1;
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_EQ(WEXITSTATUS(status), 3) << "it has lived on";
+}
+
+// CPython: test_parent_process. Its parent is known to a child by number, and
+// by a pidfd that it inherits, which tells when that parent has ended.
+TEST(ProcessStartTest, ParentProcess) {
+  Pipe told;
+  absl::StatusOr<Process> parent = Process::Start([&]() -> int {
+    const pid_t self = getpid();
+    const UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, self, 0)));
+    absl::StatusOr<Process> child = Process::Start([&] {
+      const WaitableFd end(pidfd.get());
+      const Waitable* const ends[] = {&end};
+      const bool lives =
+          getppid() == self && WaitAny(ends, absl::ZeroDuration())->empty();
+      (void)!write(told.write_end.get(), lives ? "lives" : "error", 5);
+      const bool ended = WaitAny(ends)->size() == 1 && getppid() != self;
+      (void)!write(told.write_end.get(), ended ? "ended" : "error", 5);
+      return 0;
+    });
+    while (true) pause();
+  });
+  ASSERT_TRUE(parent.ok()) << parent.status();
+  told.write_end.Reset();
+  char text[5];
+  ASSERT_EQ(read(told.read_end.get(), text, sizeof(text)), 5);
+  EXPECT_EQ(std::string(text, 5), "lives");
+  ASSERT_TRUE(parent->Kill().ok());
+  EXPECT_EQ(parent->Join()->exitcode(), -SIGKILL);
+  EXPECT_EQ(ReadAll(told.read_end.get()), "ended");
 }
 
 // CPython: test_sys_exit
-TEST(ProcessStartTest, WhatItReturnsIsItsExitCode) {
+TEST(ProcessStartTest, SysExit) {
   for (const int code : {0, 1, 8, 255}) {
     EXPECT_EQ(Process::Start([&] { return code; })->Join()->exitcode(), code);
   }
 }
 
 // CPython: test_uncaught_exception, which is exit code 1 there.
-TEST(ProcessStartTest, AnExceptionDoesNotGetOut) {
+TEST(ProcessStartTest, UncaughtException) {
   Pipe pipe;
   absl::StatusOr<Process> child = absl::UnknownError("not started");
   try {
@@ -110,7 +190,7 @@ TEST(ProcessStartTest, AnExceptionDoesNotGetOut) {
 }
 
 // CPython: test_stdio_flush, and that nothing is printed twice.
-TEST(ProcessStartTest, OutputIsFlushedOnce) {
+TEST(ProcessStartTest, StdioFlush) {
   Pipe pipe;
   absl::StatusOr<Process> outer = Process::Start([&] {
     dup2(pipe.write_end.get(), STDOUT_FILENO);
@@ -129,6 +209,50 @@ TEST(ProcessStartTest, OutputIsFlushedOnce) {
   ASSERT_TRUE(outer.ok());
   EXPECT_EQ(outer->Join()->exitcode(), 0);
   EXPECT_EQ(ReadAll(pipe.read_end.get()), "parent too child as well end");
+}
+
+// CPython: test_stderr_flush
+TEST(ProcessStartTest, StderrFlush) {
+  Pipe pipe;
+  absl::StatusOr<Process> child = Process::Start([&] {
+    dup2(pipe.write_end.get(), STDERR_FILENO);
+    static char buffer[BUFSIZ];
+    setvbuf(stderr, buffer, _IOFBF, sizeof(buffer));
+    fprintf(stderr, "by stdio ");
+    std::clog << "and by a stream";
+    return 0;
+  });
+  pipe.write_end.Reset();
+  ASSERT_TRUE(child.ok());
+  EXPECT_EQ(ReadAll(pipe.read_end.get()), "by stdio and by a stream");
+  EXPECT_EQ(child->Join()->exitcode(), 0);
+}
+
+// Nobody else's files are flushed, so who reads one is not waited for.
+TEST(ProcessStartTest, WhileAnotherThreadReadsStandardInput) {
+  Pipe input, started;
+  absl::StatusOr<Process> outer = Process::Start([&] {
+    dup2(input.read_end.get(), STDIN_FILENO);
+    std::thread reader([] {
+      char line[8];
+      (void)!fgets(line, sizeof(line), stdin);
+    });
+    // For as long as it reads, stdin is its.
+    while (ftrylockfile(stdin) == 0) {
+      funlockfile(stdin);
+      sched_yield();
+    }
+    absl::StatusOr<Process> inner = Process::Start([] { return 5; });
+    const bool is_good = inner.ok() && inner->Join()->exitcode() == 5;
+    (void)!write(started.write_end.get(), "", 1);
+    reader.join();
+    return is_good ? 0 : 1;
+  });
+  ASSERT_TRUE(outer.ok()) << outer.status();
+  char byte;
+  ASSERT_EQ(read(started.read_end.get(), &byte, 1), 1);
+  ASSERT_EQ(write(input.write_end.get(), "x\n", 2), 2);
+  EXPECT_EQ(outer->Join()->exitcode(), 0);
 }
 
 // What the parent has is the parent's to clean up.
@@ -266,26 +390,33 @@ TEST(ProcessStartTest, Recursion) {
   EXPECT_EQ(child->Join()->exitcode(), 0);
 }
 
-// CPython: test_error_on_stdio_flush_1, _2
-TEST(ProcessStartTest, OutputThatCannotBeFlushed) {
-  for (const bool closed_by_parent : {true, false}) {
-    absl::StatusOr<Process> outer = Process::Start([&] {
-      if (closed_by_parent) close(STDOUT_FILENO);
-      absl::StatusOr<Process> inner = Process::Start([&] {
-        close(STDOUT_FILENO);
-        printf("lost");
-        std::cout << "lost";
-        return 5;
-      });
-      return inner.ok() ? inner->Join()->exitcode() : 1;
-    });
-    EXPECT_EQ(outer->Join()->exitcode(), 5);
-  }
+// CPython: test_error_on_stdio_flush_1. Of output that cannot be flushed, as
+// the parent has no standard output, nothing is said, in parent or child.
+TEST(ProcessStartTest, ErrorOnStdioFlush1) {
+  absl::StatusOr<Process> outer = Process::Start([] {
+    close(STDOUT_FILENO);
+    printf("lost");
+    std::cout << "lost";
+    absl::StatusOr<Process> inner = Process::Start([] { return 5; });
+    return inner.ok() ? inner->Join()->exitcode() : 1;
+  });
+  EXPECT_EQ(outer->Join()->exitcode(), 5);
+}
+
+// CPython: test_error_on_stdio_flush_2. It is the child that has none.
+TEST(ProcessStartTest, ErrorOnStdioFlush2) {
+  absl::StatusOr<Process> child = Process::Start([] {
+    close(STDOUT_FILENO);
+    printf("lost");
+    std::cout << "lost";
+    return 5;
+  });
+  EXPECT_EQ(child->Join()->exitcode(), 5);
 }
 
 // CPython: test_daemon_argument and what becomes of daemons: they end with
 // their parent, which does not wait for them.
-TEST(ProcessStartTest, ADaemonEndsWithItsParent) {
+TEST(ProcessStartTest, DaemonArgument) {
   Pipe alive;
   absl::StatusOr<Process> parent = Process::Start([] {
     return Process::Start(

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -126,7 +127,72 @@ class BatchPeer : public ConnectionPeer<kDuplex> {
   };
 };
 
-// read and write on a pair of sockets, of messages of one size.
+// write, of messages of one size.
+class FdSender {
+ public:
+  FdSender(int fd, size_t bytes) : fd_(fd), buffer_(bytes) {}
+  template <typename Fill>
+  void Send(size_t bytes, Fill fill) {
+    fill(buffer_.data());
+    for (size_t sent = 0; sent < bytes;) {
+      const ssize_t n = write(fd_, buffer_.data() + sent, bytes - sent);
+      CheckCall(n > 0, "write");
+      sent += static_cast<size_t>(n);
+    }
+  }
+
+ private:
+  const int fd_;
+  Buffer buffer_;
+};
+
+// And read.
+class FdReceiver {
+ public:
+  FdReceiver(int fd, size_t bytes) : fd_(fd), buffer_(bytes) {}
+  template <typename Use>
+  void Receive(Use use) {
+    for (size_t got = 0; got < buffer_.size();) {
+      const ssize_t n = read(fd_, buffer_.data() + got, buffer_.size() - got);
+      CheckCall(n > 0, "read");
+      got += static_cast<size_t>(n);
+    }
+    use(static_cast<const std::byte*>(buffer_.data()), buffer_.size());
+  }
+
+ private:
+  const int fd_;
+  Buffer buffer_;
+};
+
+// read and write on the descriptors of two Connections, which have sent a
+// message, so that the kernel's buffer is as large as they would have it.
+template <bool kDuplex>
+class SameFdsPeer : public ConnectionPeer<kDuplex> {
+ public:
+  static constexpr char kName[] = "read and write, the same fds";
+
+  explicit SameFdsPeer(const Load& load) : ConnectionPeer<kDuplex>(load) {
+    // In a thread, as it may be larger than the buffer.
+    std::thread sender([this] {
+      const std::string message(this->bytes_, 'x');
+      if (!this->ends_.second.Send(message).ok()) Die("Connection::Send");
+    });
+    if (!this->ends_.first.Receive().ok()) Die("Connection::Receive");
+    sender.join();
+  }
+
+  struct Sender : FdSender {
+    Sender(SameFdsPeer& peer, int)
+        : FdSender(peer.ends_.second.poll_fd(), peer.bytes_) {}
+  };
+  struct Receiver : FdReceiver {
+    Receiver(SameFdsPeer& peer, int)
+        : FdReceiver(peer.ends_.first.poll_fd(), peer.bytes_) {}
+  };
+};
+
+// read and write on a pair of sockets as the kernel makes it.
 class SocketPeer {
  public:
   static constexpr char kName[] = "bare sockets";
@@ -142,40 +208,11 @@ class SocketPeer {
     close(fds_[1]);
   }
 
-  class Sender {
-   public:
-    Sender(SocketPeer& peer, int) : fd_(peer.fds_[1]), buffer_(peer.bytes_) {}
-    template <typename Fill>
-    void Send(size_t bytes, Fill fill) {
-      fill(buffer_.data());
-      for (size_t sent = 0; sent < bytes;) {
-        const ssize_t n = write(fd_, buffer_.data() + sent, bytes - sent);
-        CheckCall(n > 0, "write");
-        sent += static_cast<size_t>(n);
-      }
-    }
-
-   private:
-    const int fd_;
-    Buffer buffer_;
+  struct Sender : FdSender {
+    Sender(SocketPeer& peer, int) : FdSender(peer.fds_[1], peer.bytes_) {}
   };
-
-  class Receiver {
-   public:
-    Receiver(SocketPeer& peer, int) : fd_(peer.fds_[0]), buffer_(peer.bytes_) {}
-    template <typename Use>
-    void Receive(Use use) {
-      for (size_t got = 0; got < buffer_.size();) {
-        const ssize_t n = read(fd_, buffer_.data() + got, buffer_.size() - got);
-        CheckCall(n > 0, "read");
-        got += static_cast<size_t>(n);
-      }
-      use(static_cast<const std::byte*>(buffer_.data()), buffer_.size());
-    }
-
-   private:
-    const int fd_;
-    Buffer buffer_;
+  struct Receiver : FdReceiver {
+    Receiver(SocketPeer& peer, int) : FdReceiver(peer.fds_[0], peer.bytes_) {}
   };
 
  private:
