@@ -357,12 +357,17 @@ KillPointReport KillAtEveryInstruction(
   Trace trace;
   // Makes a case and kills its victim there. False if the check failed.
   const auto kill_at = [&](int k, bool die_asleep, KillPoint* point) {
-    std::unique_ptr<KillPointCase> the_case = make_case();
-    *point = RunTo(*the_case, k, die_asleep, &trace);
-    the_case->Check(*point);
-    if (!::testing::Test::HasFailure()) return true;
-    ADD_FAILURE() << point->ToString();
-    return false;
+    std::unique_ptr<KillPointCase> the_case;
+    do {
+      the_case = make_case();
+      *point = RunTo(*the_case, k, die_asleep, &trace);
+      the_case->Check(*point);
+      if (::testing::Test::HasFailure()) {
+        ADD_FAILURE() << point->ToString();
+        return false;
+      }
+    } while (the_case->IsInDoubt());
+    return true;
   };
   bool slept = false;
   for (int k = 0;; k += stride) {

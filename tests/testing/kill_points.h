@@ -60,6 +60,9 @@ class KillPointCase {
   virtual bool Wake() { return false; }
   // In the parent, after the victim was killed.
   virtual void Check(const KillPoint& point) = 0;
+  // After Check: true if what it saw may be chance, and the same point is to be
+  // tried again, by a new case.
+  virtual bool IsInDoubt() const { return false; }
 };
 
 struct KillPointReport {

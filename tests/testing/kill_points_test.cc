@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "gtest/gtest-spi.h"
 #include "gtest/gtest.h"
@@ -181,6 +182,35 @@ TEST(KillPointsTest, IsNotMisledByALoop) {
       [&] { return std::make_unique<SpinCase>(cases++, &had_effect); });
   EXPECT_TRUE(had_effect);
   EXPECT_EQ(report.completed, 1);
+}
+
+class DoubtfulCase : public StoresCase {
+ public:
+  DoubtfulCase(std::set<std::pair<int, int>>* seen, std::vector<int>* points)
+      : StoresCase(seen), points_(points) {}
+  void Check(const KillPoint& point) override {
+    StoresCase::Check(point);
+    points_->push_back(point.instructions);
+  }
+  // Of three tries at each point, the first two.
+  bool IsInDoubt() const override { return points_->size() % 3 != 0; }
+
+ private:
+  std::vector<int>* const points_;
+};
+
+TEST(KillPointsTest, PointInDoubtIsTriedAgain) {
+  std::set<std::pair<int, int>> seen;
+  std::vector<int> points;
+  const KillPointReport report = KillAtEveryInstruction(
+      [&] { return std::make_unique<DoubtfulCase>(&seen, &points); });
+  EXPECT_EQ(seen.size(), 3u);
+  EXPECT_EQ(report.completed, 1);
+  // Those before the end, and the end.
+  ASSERT_EQ(points.size(), 3u * (static_cast<size_t>(report.points) + 1));
+  for (size_t i = 0; i < points.size(); ++i) {
+    EXPECT_EQ(points[i], points[i - i % 3]);
+  }
 }
 
 class BadCase : public SharedCase {
