@@ -78,8 +78,22 @@ struct Survival {
     had_effect |= done;
   }
 
+  // For a check that was `told` of the death, or not, of one who takes a thing
+  // and gives it back, each by one instruction. In between somebody has to be
+  // told, and neither before nor after.
+  void Told(const KillPoint& point, bool is_told) {
+    told += is_told ? 1 : 0;
+    EXPECT_FALSE(is_told && point.completed) << "nobody died with it";
+    if (point.astray || point.asleep) return;
+    EXPECT_FALSE(is_told && told_ended) << "it was given back before";
+    told_ended |= !is_told && was_told;
+    was_told = is_told;
+  }
+
   bool had_effect = false;
   int told = 0;  // how often somebody was told of the death, for the check
+  bool was_told = false;    // at the point before
+  bool told_ended = false;  // somebody was, and then nobody any more
 };
 
 // What an operation is done to. A World hides what it has to do more.
@@ -103,6 +117,10 @@ struct KillOperation {
   // take two park ticks at most.
   std::function<void(World&)> wake = nullptr;
   std::function<void(World&, const KillPoint&, Survival&)> check;
+  // Whether somebody has to be told of the death, at some point.
+  bool tells = false;
+  // A long one may be killed at every so-manieth of its points only.
+  int stride = 1;
 
   friend void PrintTo(const KillOperation& operation, std::ostream* out) {
     *out << operation.name;
@@ -157,17 +175,21 @@ void CheckSurvival(const KillOperation<World>& operation, absl::Duration tick) {
       [&] {
         return std::make_unique<Case>(operation, tick, &survival, &promptness);
       },
-      kKillStride);
+      kKillStride * operation.stride);
   printf(
       "%s: %d kill points, every %d. instruction (%d asleep, %d missed), %d "
       "failures; told %d times; the survivor went on within %s, over two ticks "
       "and 10 ms %d times\n",
-      operation.name.c_str(), report.points, kKillStride, report.asleep,
-      report.astray, ::testing::Test::HasFailure() ? 1 : 0, survival.told,
-      absl::FormatDuration(promptness.slowest).c_str(), promptness.slow);
+      operation.name.c_str(), report.points, kKillStride * operation.stride,
+      report.asleep, report.astray, ::testing::Test::HasFailure() ? 1 : 0,
+      survival.told, absl::FormatDuration(promptness.slowest).c_str(),
+      promptness.slow);
   EXPECT_GT(report.points, kKillStride == 1 ? 10 : 2);
   EXPECT_EQ(report.completed, 1);
   EXPECT_LE(promptness.slow, report.points / 20 + 2);
+  if (operation.tells) {
+    EXPECT_GT(survival.told, 0);
+  }
 }
 
 }  // namespace ipc::testing

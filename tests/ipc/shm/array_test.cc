@@ -99,7 +99,7 @@ TEST(ArrayTest, ArrayFromSize) {
   EXPECT_THAT(*array.Snapshot(), ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9));
 }
 
-// CPython: test_rawarray: without another process
+// CPython: test_rawarray
 TEST(ArrayTest, RawArray) {
   struct Point {
     double x, y;
@@ -109,6 +109,14 @@ TEST(ArrayTest, RawArray) {
   EXPECT_EQ(array.Get(2)->y, 2);
   EXPECT_EQ(array.Snapshot()->at(2).x, 1);
   EXPECT_EQ(array.Get(1)->y, 0);
+  Child child = Child::Fork([&](Child::Side) {
+    auto same = Array<Point>::FromFd(Dup(array.fd()));
+    if (!same.ok() || same->Get(2)->y != 2) return 1;
+    return same->Set(1, {3, 4}).ok() ? 0 : 2;
+  });
+  EXPECT_EQ(child.Wait(), 0);
+  EXPECT_EQ(array.Get(1)->y, 4);
+  EXPECT_EQ(array.Get(2)->y, 2);
 }
 
 // CPython: test_array_accepts_long
@@ -119,7 +127,7 @@ TEST(ArrayTest, ArrayAcceptsLong) {
 }
 
 // CPython: test_getobj_getlock_obj: what a lock of one's own is for there
-TEST(ArrayTest, GetLockObj) {
+TEST(ArrayTest, GetobjGetlockObj) {
   Array<int> array = Make<int>({1, 2, 3});
   auto guard = array.Lock();
   ASSERT_THAT(guard, IsOk());

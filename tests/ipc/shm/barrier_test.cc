@@ -1,5 +1,7 @@
 #include "ipc/shm/barrier.h"
 
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -13,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "ipc/shm/segment.h"
 #include "tests/testing/child.h"
+#include "tests/testing/pipe.h"
 #include "tests/testing/status_matchers.h"
 
 namespace ipc::shm {
@@ -54,25 +57,61 @@ class BarrierTest : public ::testing::Test {
     return fine;
   }
 
+  // CPython's multipass: none is ahead of the others by more than a round.
+  void Multipass(uint32_t rounds) {
+    EXPECT_TRUE(RunThreads([&] {
+      for (uint32_t round = 0; round < rounds; ++round) {
+        result(0)++;
+        if (result(1) != kParties * round) return false;
+        if (!barrier_.Wait(kPatience).ok()) return false;
+        result(1)++;
+        if (result(0) != kParties * (round + 1)) return false;
+        if (!barrier_.Wait(kPatience).ok()) return false;
+      }
+      return true;
+    }));
+    EXPECT_EQ(result(0), kParties * rounds);
+    EXPECT_THAT(barrier_.IsBroken(), IsOkAndHolds(false));
+  }
+
   Segment memory_ = *Segment::CreateAnonymous(4096);
   Barrier barrier_ = *Barrier::CreateAnonymous(kParties);
 };
 
-// CPython: test_barrier, test_barrier_10; here a thousand
-TEST_F(BarrierTest, AThousandRounds) {
-  constexpr uint32_t kRounds = 1000;
-  EXPECT_TRUE(RunThreads([&] {
-    for (uint32_t round = 0; round < kRounds; ++round) {
-      result(0)++;
-      if (!barrier_.Wait(kPatience).ok()) return false;
-      // All have come to the first and none beyond the second.
-      if (result(0) != kParties * (round + 1)) return false;
-      if (!barrier_.Wait(kPatience).ok()) return false;
+// CPython: test_barrier
+TEST_F(BarrierTest, Barrier) { Multipass(1); }
+
+// CPython: test_barrier_10
+TEST_F(BarrierTest, Barrier10) { Multipass(10); }
+
+TEST_F(BarrierTest, AThousandRounds) { Multipass(1000); }
+
+// CPython: test_thousand
+TEST_F(BarrierTest, Thousand) {
+  constexpr uint32_t kPasses = 1000;
+  const testing::Pipe pipe;
+  std::vector<Child> children;
+  for (uint32_t i = 0; i < kParties; ++i) {
+    children.push_back(Child::Fork([&](Child::Side) {
+      for (uint32_t pass = 0; pass < kPasses; ++pass) {
+        if (!barrier_.Wait(kPatience).ok()) return 1;
+        // In one piece, so short a one.
+        if (write(pipe.write_end.get(), &pass, sizeof(pass)) != sizeof(pass)) {
+          return 2;
+        }
+      }
+      return 0;
+    }));
+  }
+  for (uint32_t pass = 0; pass < kPasses; ++pass) {
+    for (uint32_t i = 0; i < kParties; ++i) {
+      uint32_t received = ~uint32_t{0};
+      ASSERT_EQ(read(pipe.read_end.get(), &received, sizeof(received)),
+                static_cast<ssize_t>(sizeof(received)));
+      ASSERT_EQ(received, pass) << "one is ahead of another";
     }
-    return true;
-  }));
-  EXPECT_EQ(result(0), kParties * kRounds);
-  EXPECT_THAT(barrier_.IsBroken(), IsOkAndHolds(false));
+  }
+  for (Child& child : children) EXPECT_EQ(child.Wait(), 0);
 }
 
 // CPython: test_wait_return
@@ -154,6 +193,25 @@ TEST_F(BarrierTest, Timeout) {
     return absl::IsDeadlineExceeded(status) || absl::IsAborted(status);
   }));
   EXPECT_GE(result(1), 1u);
+}
+
+// CPython: test_default_timeout: it is not the barrier that has one here, but
+// what all pass to Wait.
+TEST_F(BarrierTest, DefaultTimeout) {
+  EXPECT_TRUE(RunThreads([&] {
+    const auto place = barrier_.Wait(kPatience);
+    if (!place.ok()) return false;
+    // One comes too late for the second round.
+    while (*place == kParties / 2 && !*barrier_.IsBroken()) {
+      std::this_thread::yield();
+    }
+    const absl::Status status = barrier_.Wait(absl::Milliseconds(100)).status();
+    if (absl::IsDeadlineExceeded(status) || absl::IsAborted(status)) {
+      result(0)++;
+    }
+    return true;
+  }));
+  EXPECT_EQ(result(0), kParties);
 }
 
 // CPython: test_single_thread

@@ -1,5 +1,8 @@
 #include "ipc/shm/condition_variable.h"
 
+#include <signal.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -118,7 +121,12 @@ TYPED_TEST(ConditionTest, NotifyAll) {
 // CPython: test_notify_n
 TYPED_TEST(ConditionTest, NotifyN) {
   std::vector<Child> children;
-  for (int i = 0; i < 6; ++i) children.push_back(this->Sleeper());
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    children.push_back(this->Sleeper());
+    threads.emplace_back(
+        [&] { EXPECT_THAT(this->SleepOnce(kPatience), IsOk()); });
+  }
   for (int i = 0; i < 6; ++i) this->ConsumeOne(this->sleeping_);
   const auto notify = [&](uint32_t n, uint32_t notified) {
     const std::lock_guard<TypeParam> lock(this->mutex_);
@@ -132,6 +140,7 @@ TYPED_TEST(ConditionTest, NotifyN) {
   notify(3, 1);
   this->ConsumeOne(this->woken_);
   notify(3, 0);
+  for (std::thread& thread : threads) thread.join();
   for (Child& child : children) EXPECT_EQ(child.Wait(), 0);
 }
 
@@ -169,24 +178,68 @@ TYPED_TEST(ConditionTest, Waitfor) {
 
 // CPython: test_waitfor_timeout
 TYPED_TEST(ConditionTest, WaitforTimeout) {
-  const std::lock_guard<TypeParam> lock(this->mutex_);
-  const absl::Time before = absl::Now();
-  EXPECT_THAT(this->condition_.Wait(
-                  this->mutex_, [] { return false; }, absl::Milliseconds(40)),
-              IsOkAndHolds(false));
-  EXPECT_GE(absl::Now() - before, absl::Milliseconds(40));
+  auto& state =
+      *reinterpret_cast<int*>(this->segment_.bytes().data() + (1 << 15));
+  Child child = Child::Fork([&](Child::Side) {
+    constexpr absl::Duration kExpected = absl::Milliseconds(100);
+    const std::lock_guard<TypeParam> lock(this->mutex_);
+    const absl::Time before = absl::Now();
+    (void)this->sleeping_.Release();
+    const auto result = this->condition_.Wait(
+        this->mutex_, [&] { return state == 4; }, kExpected);
+    if (!result.ok() || *result) return 1;
+    return absl::Now() - before >= kExpected ? 0 : 2;
+  });
+  this->ConsumeOne(this->sleeping_);
+  // None of the notifications satisfies it, and none starts the time anew.
+  for (int i = 0; i < 3; ++i) {
+    const std::lock_guard<TypeParam> lock(this->mutex_);
+    ++state;
+    EXPECT_THAT(this->condition_.Notify(), IsOk());
+  }
+  EXPECT_EQ(child.Wait(), 0);
 }
 
-// CPython: test_wait_result
+std::atomic<int> interrupts = 0;
+
+// CPython: test_wait_result: there the handler of a signal ends the wait by
+// raising KeyboardInterrupt, here it runs and the wait goes on
 TYPED_TEST(ConditionTest, WaitResult) {
+  interrupts = 0;
+  struct sigaction before;
+  struct sigaction count = {};
+  count.sa_handler = [](int) { ++interrupts; };  // without SA_RESTART
+  ASSERT_EQ(sigaction(SIGINT, &count, &before), 0);
   const std::lock_guard<TypeParam> lock(this->mutex_);
   EXPECT_FALSE(this->condition_.Wait(this->mutex_, absl::ZeroDuration()).ok());
-  Child child = Child::Fork([&](Child::Side) {
+  EXPECT_FALSE(
+      this->condition_.Wait(this->mutex_, absl::Milliseconds(10)).ok());
+  Child child = Child::Fork([&, parent = getpid()](Child::Side side) {
+    {
+      const std::lock_guard<TypeParam> lock(this->mutex_);
+      if (!this->condition_.Notify().ok()) return 1;
+    }
+    side.Hear();
+    {
+      // With the mutex, which it gave back to wait.
+      const std::lock_guard<TypeParam> lock(this->mutex_);
+    }
+    kill(parent, SIGINT);
+    side.Hear();
     const std::lock_guard<TypeParam> lock(this->mutex_);
     return this->condition_.Notify().ok() ? 0 : 1;
   });
   EXPECT_THAT(this->condition_.Wait(this->mutex_, kPatience), IsOk());
+  child.Tell();
+  std::thread then_notify([&] {
+    while (interrupts == 0) std::this_thread::yield();
+    child.Tell();
+  });
+  EXPECT_THAT(this->condition_.Wait(this->mutex_, kPatience), IsOk());
+  EXPECT_EQ(interrupts, 1);
+  then_notify.join();
   EXPECT_EQ(child.Wait(), 0);
+  ASSERT_EQ(sigaction(SIGINT, &before, nullptr), 0);
 }
 
 TYPED_TEST(ConditionTest, WithoutTheMutexIsAnError) {

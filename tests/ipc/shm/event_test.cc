@@ -48,8 +48,8 @@ TEST(EventTest, Event) {
   EXPECT_EQ(child.Wait(), 0);
 }
 
-// CPython: test_reset_internal_locks is about fork: a child may use what it
-// inherits.
+// Who waits is let through by a pulse, too, in a child that has inherited the
+// event.
 TEST(EventTest, APulseLetsThroughWhoWaits) {
   Event event = *Event::CreateAnonymous();
   Child child = Child::Fork([&](Child::Side side) {

@@ -1,5 +1,5 @@
 // SIGKILL at random: those who are left must not hang, and must not see half a
-// value. At every instruction: see sync_kill_test.cc.
+// value. At every instruction: see data_kill_test.cc.
 #include <signal.h>
 
 #include <array>

@@ -105,9 +105,8 @@ class ShareableListTest : public ::testing::Test {
   MemoryNames names_;
 };
 
-// The following are named after CPython's, and assert the same.
-
-TEST_F(ShareableListTest, Basics) {
+// CPython: test_shared_memory_ShareableList_basics
+TEST_F(ShareableListTest, SharedMemoryShareableListBasics) {
   const std::vector<Item> items = {"howdy", Bytes{"HoWdY"}, -273.154, 100,
                                    kNone,   true,           42};
   const ShareableList sl = Create(items);
@@ -181,8 +180,8 @@ TEST_F(ShareableListTest, Basics) {
               IsOkAndHolds(IsEmpty()));
 }
 
-// CPython pickles a ShareableList as its name.
-TEST_F(ShareableListTest, NameUnpickles) {
+// CPython: test_shared_memory_ShareableList_pickling: it is pickled as its name
+TEST_F(ShareableListTest, SharedMemoryShareableListPickling) {
   std::vector<Item> range;
   for (int64_t i = 0; i < 10; ++i) range.emplace_back(i);
   const ShareableList sl = Create(range);
@@ -194,7 +193,8 @@ TEST_F(ShareableListTest, NameUnpickles) {
   EXPECT_THAT(unpickled.Get(3), IsOkAndHolds(Item("newvalue")));
 }
 
-TEST_F(ShareableListTest, NameOfDeadObjectDoesNotUnpickle) {
+// CPython: test_shared_memory_ShareableList_pickling_dead_object
+TEST_F(ShareableListTest, SharedMemoryShareableListPicklingDeadObject) {
   const ShareableList sl = Create({1, 2});
   EXPECT_THAT(sl.memory().Unlink(), IsOk());
   EXPECT_THAT(ShareableList::Open(sl.memory().name()),

@@ -1,10 +1,10 @@
 #include "ipc/shm/shared_memory.h"
 
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
-#include <sys/mount.h>
+#include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -12,6 +12,7 @@
 #include <cstring>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -24,7 +25,26 @@
 #include "tests/ipc/shm/memory_names.h"
 #include "tests/ipc/shm/python_peer.h"
 #include "tests/testing/child.h"
+#include "tests/testing/own_dev_shm.h"
 #include "tests/testing/status_matchers.h"
+
+namespace ipc::shm {
+namespace {
+// What getrandom gives instead of random numbers, in this order.
+std::vector<uint64_t> next_random_numbers;
+}  // namespace
+}  // namespace ipc::shm
+
+// Instead of libc's.
+ssize_t getrandom(void* buffer, size_t size, unsigned flags) {
+  auto& numbers = ipc::shm::next_random_numbers;
+  if (numbers.empty() || size != sizeof(numbers[0])) {
+    return syscall(SYS_getrandom, buffer, size, flags);
+  }
+  std::memcpy(buffer, &numbers.front(), size);
+  numbers.erase(numbers.begin());
+  return static_cast<ssize_t>(size);
+}
 
 namespace ipc::shm {
 namespace {
@@ -51,6 +71,8 @@ std::string Start(const SharedMemory& memory, size_t size = 5) {
 
 class SharedMemoryTest : public ::testing::Test {
  protected:
+  static void SetUpTestSuite() { testing::EnterOwnDevShm(); }
+
   // A file of `size` bytes, sparse as Python makes it.
   std::string Sparse(off_t size, mode_t mode = 0600) {
     std::string name = names_.New();
@@ -71,9 +93,8 @@ class SharedMemoryTest : public ::testing::Test {
   MemoryNames names_;
 };
 
-// The following are named after CPython's, and assert the same.
-
-TEST_F(SharedMemoryTest, Basics) {
+// CPython: test_shared_memory_basics
+TEST_F(SharedMemoryTest, SharedMemoryBasics) {
   const std::string name = names_.New();
   const absl::StatusOr<SharedMemory> sms = SharedMemory::Create(name, 512);
   ASSERT_THAT(sms, IsOk());
@@ -105,7 +126,8 @@ TEST_F(SharedMemoryTest, Basics) {
   EXPECT_EQ(sms->bytes()[511], std::byte{43});
 }
 
-TEST_F(SharedMemoryTest, Recreate) {
+// CPython: test_shared_memory_recreate: the name that it makes up is taken
+TEST_F(SharedMemoryTest, SharedMemoryRecreate) {
   const absl::StatusOr<SharedMemory> shm1 = SharedMemory::Create("", 1);
   ASSERT_THAT(shm1, IsOk());
   names_.Adopt(shm1->name());
@@ -115,8 +137,22 @@ TEST_F(SharedMemoryTest, Recreate) {
   EXPECT_THAT(shm1->name(), StartsWith("psm_"));
   EXPECT_NE(shm1->name(), shm2->name());
   EXPECT_THAT(SharedMemory::Open(shm1->name()), IsOk());
+
+  // With the same numbers again.
+  next_random_numbers.assign(2, 0x0123456789abcdef);
+  next_random_numbers.push_back(0xfedcba9876543210);
+  const absl::StatusOr<SharedMemory> shm3 = SharedMemory::Create("", 1);
+  ASSERT_THAT(shm3, IsOk());
+  EXPECT_EQ(names_.Adopt(shm3->name()), "psm_0123456789abcdef");
+  shm3->bytes()[0] = std::byte{3};
+  const absl::StatusOr<SharedMemory> shm4 = SharedMemory::Create("", 1);
+  ASSERT_THAT(shm4, IsOk());
+  EXPECT_EQ(names_.Adopt(shm4->name()), "psm_fedcba9876543210");
+  EXPECT_THAT(next_random_numbers, ::testing::IsEmpty()) << "both were tried";
+  EXPECT_EQ(shm3->bytes()[0], std::byte{3});
 }
 
+// CPython: test_invalid_shared_memory_creation
 TEST_F(SharedMemoryTest, InvalidSharedMemoryCreation) {
   const std::string name = names_.New();
   EXPECT_THAT(SharedMemory::Create(name, 0),
@@ -128,8 +164,9 @@ TEST_F(SharedMemoryTest, InvalidSharedMemoryCreation) {
   EXPECT_FALSE(MemoryNames::Exists(name));
 }
 
-// CPython pickles a SharedMemory as its name.
-TEST_F(SharedMemoryTest, NameUnpickles) {
+// CPython: test_shared_memory_pickle_unpickle: a SharedMemory is pickled as its
+// name
+TEST_F(SharedMemoryTest, SharedMemoryPickleUnpickle) {
   const SharedMemory sms = *SharedMemory::Create(names_.New(), 512);
   Put(sms, "pickle");
   const SharedMemory sms2 = *SharedMemory::Open(sms.name());
@@ -140,7 +177,8 @@ TEST_F(SharedMemoryTest, NameUnpickles) {
   EXPECT_EQ(Start(sms, 6), "oldval");
 }
 
-TEST_F(SharedMemoryTest, NameOfDeadObjectDoesNotUnpickle) {
+// CPython: test_shared_memory_pickle_unpickle_dead_object
+TEST_F(SharedMemoryTest, SharedMemoryPickleUnpickleDeadObject) {
   std::string name;
   {
     const SharedMemory sms = *SharedMemory::Create(names_.New(), 512);
@@ -151,7 +189,8 @@ TEST_F(SharedMemoryTest, NameOfDeadObjectDoesNotUnpickle) {
               StatusIs(absl::StatusCode::kNotFound, _));
 }
 
-TEST_F(SharedMemoryTest, AcrossProcesses) {
+// CPython: test_shared_memory_across_processes
+TEST_F(SharedMemoryTest, SharedMemoryAcrossProcesses) {
   const SharedMemory sms = *SharedMemory::Create(names_.New(), 512);
   Child child = Child::Fork([&](Child::Side) {
     const absl::StatusOr<SharedMemory> same = SharedMemory::Open(sms.name());
@@ -171,7 +210,8 @@ TEST_F(SharedMemoryTest, AcrossProcesses) {
   EXPECT_FALSE(sms.unlinked()) << "no child of ours removes the name";
 }
 
-TEST_F(SharedMemoryTest, CleanedAfterProcessTermination) {
+// CPython: test_shared_memory_cleaned_after_process_termination
+TEST_F(SharedMemoryTest, SharedMemoryCleanedAfterProcessTermination) {
   const std::string name = names_.New();
   PythonPeer python("memory_create", {name});
   ASSERT_EQ(python.Hear(), "ready");
@@ -362,10 +402,7 @@ TEST_F(SharedMemoryTest, ASquattedNameIsReported) {
 
 TEST_F(SharedMemoryTest, AnotherUsersIsNotOpened) {
   const std::string foreign = Sparse(512);
-  if (chown(MemoryNames::Path(foreign).c_str(), 12345,
-            static_cast<gid_t>(-1)) != 0) {
-    GTEST_SKIP() << "needs to be root, of more than a namespace of one user";
-  }
+  testing::GiveAway(MemoryNames::Path(foreign));
   EXPECT_THAT(SharedMemory::Open(foreign),
               StatusIs(absl::StatusCode::kPermissionDenied, _));
 }
@@ -428,29 +465,9 @@ TEST_F(SharedMemoryTest, MoreThanTheMachineHas) {
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr(name)));
 }
 
-bool WriteTo(const char* path, absl::string_view text) {
-  const UniqueFd fd(open(path, O_WRONLY | O_CLOEXEC));
-  return write(fd.get(), text.data(), text.size()) ==
-         static_cast<ssize_t>(text.size());
-}
-
-// Gives this process a /dev/shm of its own with room for `size` bytes.
-bool MountSmallShm(size_t size) {
-  const uid_t uid = geteuid();
-  const gid_t gid = getegid();
-  return unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 &&
-         WriteTo("/proc/self/setgroups", "deny") &&
-         WriteTo("/proc/self/uid_map", absl::StrCat(uid, " ", uid, " 1")) &&
-         WriteTo("/proc/self/gid_map", absl::StrCat(gid, " ", gid, " 1")) &&
-         mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-         mount("small", "/dev/shm", "tmpfs", 0,
-               absl::StrCat("mode=1777,size=", size).c_str()) == 0;
-}
-
 TEST_F(SharedMemoryTest, AFullDevShmIsAStatus) {
-  constexpr int kCannotMount = 77;
   Child child = Child::Fork([&](Child::Side) {
-    if (!MountSmallShm(1 << 16)) return kCannotMount;
+    if (!testing::EnterOwnDevShm("size=65536")) return 4;
     const absl::Status created =
         SharedMemory::Create(names_.New(), 1 << 20).status();
     EXPECT_TRUE(absl::IsResourceExhausted(created)) << created;
@@ -468,9 +485,7 @@ TEST_F(SharedMemoryTest, AFullDevShmIsAStatus) {
     for (std::byte& byte : rest->bytes()) byte = std::byte{1};
     return HasFailure() ? 3 : 0;
   });
-  const int code = child.Wait();
-  if (code == kCannotMount) GTEST_SKIP() << "needs a namespace of mounts";
-  EXPECT_EQ(code, 0);
+  EXPECT_EQ(child.Wait(), 0);
 }
 
 }  // namespace

@@ -85,14 +85,51 @@ TEST(ValueTest, Value) {
   TestValue<Block>(Block{1, 2}, Block{3, 4});
 }
 
-// CPython: test_rawvalue: without another process
+// CPython: test_rawvalue: neither has a lock here, and the test there is the
+// same but for that; so this one is of a Value in a segment with others
 TEST(ValueTest, RawValue) {
-  auto value = Value<Reading>::CreateAnonymous();
+  const Segment segment = *Segment::CreateAnonymous(4096);
+  auto value = Value<Reading>::Attach(segment, 64);
+  auto beside = Value<int>::Attach(segment, 64 + Value<Reading>::SizeBytes());
   ASSERT_THAT(value, IsOk());
   EXPECT_EQ(*value->Load(), Reading());
   const Reading reading = {1, 2, "three"};
+  const Reading changed = {2, 3, "four"};
   ASSERT_THAT(value->Store(reading), IsOk());
   EXPECT_EQ(*value->Load(), reading);
+  Child child = Child::Fork([&](Child::Side) {
+    auto same = Segment::FromFd(Dup(segment.fd()));
+    if (!same.ok()) return 1;
+    auto its = Value<Reading>::Attach(*same, 64);
+    if (!its.ok() || !(*its->Load() == reading)) return 2;
+    return its->Store(changed).ok() ? 0 : 3;
+  });
+  EXPECT_EQ(child.Wait(), 0);
+  EXPECT_EQ(*value->Load(), changed);
+  EXPECT_EQ(*beside->Load(), 0);
+}
+
+// CPython: test_getobj_getlock: what the lock is for there, reading and writing
+// in one, Update does. Readers need none, and other writers wait for it
+TEST(ValueTest, GetobjGetlock) {
+  auto value = Value<Block>::CreateAnonymous(Block{5});
+  ASSERT_THAT(value, IsOk());
+  const auto updated = value->Update([&](const Block& before) {
+    EXPECT_EQ(before[0], 5u);
+    Child child = Child::Fork([&](Child::Side) {
+      auto same = Value<Block>::FromFd(Dup(value->fd()));
+      if (!same.ok() || (*same->Load())[0] != 5) return 1;
+      return absl::IsDeadlineExceeded(
+                 same->Store(Block{6}, absl::ZeroDuration()))
+                 ? 0
+                 : 2;
+    });
+    EXPECT_EQ(child.Wait(), 0);
+    return Block{before[0] + 1};
+  });
+  ASSERT_THAT(updated, IsOk());
+  EXPECT_EQ((*value->Load())[0], 6u);
+  EXPECT_THAT(value->Store(Block{7}, absl::ZeroDuration()), IsOk());
 }
 
 TEST(ValueTest, SizeBytes) {

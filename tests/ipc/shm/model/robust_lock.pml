@@ -9,6 +9,14 @@
  * Memory is sequentially consistent, as spin knows no other. The memory orders
  * are argued in robust_lock.cc, and ThreadSanitizer checks them.
  *
+ * Who waits spins, by any number of loads, and may ask for the lock at any of
+ * them: ASK. The moments that others wait then, to let it be taken, are no steps
+ * of their own, as any worker may be slow at any step.
+ *
+ * READERS of the workers take no lock: they wait until it is free, as those of
+ * a SharedMutex do, whose writers wake all. What they do then is in
+ * shared_mutex.pml.
+ *
  * What dies: a worker at any step, CRASHES of them in one run. The kernel drops
  * its file lock and takes it off the futex; all words stay. A later incarnation
  * attaches at the same index under the next epoch, once the old one is reaped,
@@ -24,7 +32,8 @@
  *   and it is the one that the word names.
  * - not_told, told_for_nothing: who takes the lock is told of a death if and
  *   only if a holder has died in the lock and nobody has called MarkConsistent
- *   since. not_marked: so says IsMarkedDirty, once there is a next holder.
+ *   since. not_marked: so says IsDirty, once there is a next holder or
+ *   nobody holds it.
  * - stuck: in each reachable state, the lock is free, or a living worker holds
  *   it, or whoever comes finds out that its owner is dead. It looks at the word
  *   and asks the kernel, and nothing else is in its way.
@@ -57,6 +66,15 @@
 #ifndef GIVE_UP
 #define GIVE_UP 1 /* whether a waiter's deadline may pass */
 #endif
+#ifndef ASK
+#define ASK 0 /* whether the bit `wanted` is used */
+#endif
+#ifndef READERS
+#define READERS 0 /* of the workers */
+#endif
+#ifndef WAKE_ALL
+#define WAKE_ALL (READERS > 0)
+#endif
 
 /* The flaws, which the checks must find:
  * IGNORE_EPOCH       an owner counts as alive if anybody is, at its index
@@ -65,6 +83,10 @@
  * QUIET_HEIR         a dead owner's lock is taken as if it were free
  * NO_WAITERS_BIT     parks without telling the owner
  * NO_PARKED_BIT      who has parked takes the lock as if nobody else had
+ * BLIND_ASK          asking stores, where it should set a bit of what is there
+ * BLIND_END          so does who need not ask any more
+ * BLIND_EXPEL        so does a reader that has found the owner dead
+ * UNMARKED_DEATH     a reader expels the dead as if they had left in order
  */
 
 #include "base.pml"
@@ -77,18 +99,19 @@
 #define ENTRY_STATE(entry) ((entry) & 3)
 #define EPOCH(entry) ((entry) >> 2)
 
-/* The lock's word: the owner's index + 1, two bits, the owner's epoch. */
+/* The lock's word: the owner's index + 1, three bits, the owner's epoch. */
 #define WAITERS 8
 #define DIRTY 16
-#define OWNER(index, epoch) (((index) + 1) | (epoch) << 5)
+#define WANTED 32
+#define OWNER(index, epoch) (((index) + 1) | (epoch) << 6)
 #define IS_OWNED(word) (((word) & 7) != 0)
 #define INDEX_OF(word) (((word) & 7) - 1)
-#define EPOCH_OF(word) ((word) >> 5)
-#define LOWER_HALF(word) ((word) & 31)
+#define EPOCH_OF(word) ((word) >> 6)
+#define LOWER_HALF(word) ((word) & 63)
 
 /* What is in the segment. */
 byte participant[WORKERS];
-byte word;
+short word;
 
 /* The kernel's. */
 bit lock[WORKERS];
@@ -108,6 +131,7 @@ hidden byte told_for_nothing;
 hidden byte not_marked;
 hidden byte stuck;
 hidden byte lost_wakeup;
+hidden byte p_;
 
 #ifdef IGNORE_EPOCH
 #define IS_OF(entry, word) 1
@@ -130,8 +154,13 @@ hidden byte lost_wakeup;
 #else
 #define MEET_CRASHED(what) skip
 #endif
+#if ASK
+#define MEET_ASKED(what) MEET(what)
+#else
+#define MEET_ASKED(what) skip
+#endif
 
-#define FORGET_WAITING seen = 0; entry = 0; parked = 0
+#define FORGET_WAITING seen = 0; entry = 0; parked = 0; asked = 0
 #define FORGET FORGET_WAITING; dirty = 0
 
 #define DIE \
@@ -156,6 +185,12 @@ hidden byte lost_wakeup;
   holder = me + 1; \
   FORGET_WAITING
 
+#if READERS
+#define IS_READER (me >= WORKERS - READERS)
+#else
+#define IS_READER 0
+#endif
+
 #define WAKE(p) :: d_step { asleep[p] -> asleep[p] = 0; busy[me] = 0 } goto idle
 #if WORKERS == 2
 #define IS_ANY_ASLEEP (asleep[0] || asleep[1])
@@ -170,9 +205,10 @@ hidden byte lost_wakeup;
 
 proctype Worker(byte me) {
   byte epoch;
-  byte seen;
+  short seen;
   byte entry;
   byte parked; /* WAITERS once we have parked */
+  bit asked;   /* it is we who want it, or we have let those who do */
   bit dirty;
   goto idle;
 
@@ -196,11 +232,14 @@ attach:
     participant[me] = ENTRY(ALIVE, epoch)
   }
 
-  /* Acquire, or leave. */
+  /* TryAcquire, or leave; a reader has found that there is a writer. */
 idle:
   if
-  :: d_step { word == 0 -> busy[me] = 1; TAKE(0, 0) } goto held
-  :: d_step { word != 0 -> busy[me] = 1 }
+  :: d_step { !IS_READER && word == 0 -> busy[me] = 1; TAKE(0, 0) } goto held
+  :: d_step { !IS_READER && word != 0 -> busy[me] = 1 }
+#if READERS
+  :: d_step { IS_READER && IS_OWNED(word) -> busy[me] = 1 } goto await
+#endif
 #if LEAVES
   :: d_step {
        leaves < LEAVES && participant[me] == ENTRY(ALIVE, epoch) ->
@@ -212,7 +251,7 @@ idle:
   OR_DIE
   fi;
 
-  /* AcquireContended */
+  /* Acquire */
 load:
   if
   :: d_step { true -> seen = word }
@@ -220,19 +259,48 @@ load:
   fi;
 look:
   if
+#if READERS
+  :: IS_READER && !IS_OWNED(seen) -> goto free
+#endif
+#if ASK
+  /* LetOthersTakeIt */
   :: d_step {
-       !IS_OWNED(seen) && word == seen ->
+       !IS_READER && !IS_OWNED(seen) && (seen & WANTED) && !asked ->
+       asked = 1;
+       seen = word
+     } goto look
+  /* Ask */
+  :: d_step {
+       IS_OWNED(seen) && !asked ->
+#ifdef BLIND_ASK
+       word = seen | WANTED;
+#else
+       word = word | WANTED;
+#endif
+       seen = word;
+       asked = 1
+     } goto look
+#endif
+  :: d_step {
+       !IS_READER && !IS_OWNED(seen) && word == seen &&
+       (asked || (seen & WANTED) == 0) ->
+       if
+       :: seen & WANTED -> MEET_ASKED(taken_by_who_asked)
+       :: else
+       fi;
        if
        :: seen & DIRTY -> MEET_CRASHED(told_by_the_bit)
        :: else
        fi;
 #ifdef NO_PARKED_BIT
-       TAKE(seen, seen & DIRTY)
+       TAKE(seen & (WAITERS | DIRTY), seen & DIRTY)
 #else
-       TAKE(seen | parked, seen & DIRTY)
+       TAKE((seen & (WAITERS | DIRTY)) | parked, seen & DIRTY)
 #endif
      } goto held
-  :: d_step { !IS_OWNED(seen) && word != seen -> seen = word } goto look
+  :: d_step {
+       !IS_READER && !IS_OWNED(seen) && word != seen -> seen = word
+     } goto look
   /* Spinning. */
   :: d_step { IS_OWNED(seen) && word != seen -> seen = word } goto look
 
@@ -304,8 +372,24 @@ judge:
   OR_DIE
   fi;
   if
+#if READERS
   :: d_step {
-       IS_SEEN_BY_HEIR ->
+       IS_READER &&
+#ifdef BLIND_EXPEL
+       true ->
+#else
+       word == seen ->
+#endif
+       MEET_CRASHED(expelled);
+#ifdef UNMARKED_DEATH
+       word = seen & (WAITERS | DIRTY);
+#else
+       word = DIRTY | (seen & WAITERS);
+#endif
+     } goto free
+#endif
+  :: d_step {
+       !IS_READER && IS_SEEN_BY_HEIR ->
        MEET_CRASHED(inherited);
 #ifdef QUIET_HEIR
        TAKE((seen & (WAITERS | DIRTY)) | parked, seen & DIRTY)
@@ -332,7 +416,10 @@ alive:
      }
   :: d_step { (seen & WAITERS) == 0 && word != seen -> seen = word } goto look
 #if GIVE_UP
-  :: d_step { true -> FORGET_WAITING; busy[me] = 0 } goto idle
+  :: d_step { !IS_READER -> FORGET_WAITING; busy[me] = 0 } goto idle
+#if READERS
+  :: IS_READER -> goto free
+#endif
 #endif
   OR_DIE
   fi;
@@ -358,7 +445,10 @@ alive:
 
 held:
   if
-  :: d_step { dirty -> dirty = 0; suspect = 0 } goto held /* MarkConsistent */
+  /* MarkConsistent, by MarkClean */
+  :: d_step {
+       dirty -> dirty = 0; suspect = 0; word = word & (~DIRTY)
+     } goto held
   :: d_step { true -> seen = word } /* Release */
   OR_DIE
   fi;
@@ -372,7 +462,7 @@ release:
   :: d_step {
        word == seen ->
 #endif
-       word = (dirty -> DIRTY : 0);
+       word = (dirty -> DIRTY : 0) | (seen & WANTED);
        holder = 0;
        dirty = 0
      }
@@ -383,10 +473,69 @@ release:
   :: d_step { (seen & WAITERS) != 0 -> seen = 0 }
   fi;
   if
+#if WAKE_ALL
+  :: d_step {
+       true ->
+       p_ = 0;
+       do
+       :: p_ < WORKERS -> asleep[p_] = 0; p_++
+       :: else -> break
+       od;
+       p_ = 0;
+       busy[me] = 0
+     } goto idle
+#else
   WAKE_ONE
   :: d_step { !IS_ANY_ASLEEP -> busy[me] = 0 } goto idle
+#endif
   OR_DIE
   fi;
+
+#if READERS
+  /* AwaitFree, which begins by Ask. */
+await:
+  if
+  :: d_step {
+       true ->
+#if ASK
+#ifdef BLIND_ASK
+       word = seen | WANTED;
+#else
+       word = word | WANTED;
+#endif
+#endif
+       seen = word;
+       asked = 1
+     } goto look
+  OR_DIE
+  fi;
+  /* It is free, or was. There may be another writer by now, or it is content,
+   * or its time is over: EndWait. */
+free:
+  if
+  :: d_step { true -> seen = word }
+  :: d_step { IS_OWNED(word) -> FORGET_WAITING } goto await
+  OR_DIE
+  fi;
+  if
+  :: d_step {
+       true ->
+#if ASK
+#ifdef BLIND_END
+       word = seen & (~WANTED);
+#else
+       if
+       :: seen & WANTED -> word = word & (~WANTED)
+       :: else
+       fi;
+#endif
+#endif
+       FORGET_WAITING;
+       busy[me] = 0
+     } goto idle
+  OR_DIE
+  fi;
+#endif
 
 #if LEAVES
 unlock:
@@ -396,7 +545,6 @@ unlock:
 }
 
 /* Looks at each reachable state, and leaves it as it is. */
-hidden byte p_;
 hidden byte awake_;
 
 proctype Survivor() {
@@ -410,7 +558,10 @@ end:
           :: holder -> FAIL(taken_from_living)
           :: else
           fi;
-          assert(((word & DIRTY) != 0) == suspect)
+          if
+          :: ((word & DIRTY) != 0) != suspect -> FAIL(not_marked)
+          :: else
+          fi
        :: IS_OWNED(word) && holder ->
           if
           :: INDEX_OF(word) + 1 != holder ||
