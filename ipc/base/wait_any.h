@@ -3,10 +3,10 @@
 //
 // Example: answers of two workers, or the end of one.
 //
-//   const std::vector<const Waitable*> all = {&answers_a, &answers_b,
-//   &worker_a}; absl::StatusOr<std::vector<size_t>> ready = WaitAny(all,
-//   absl::Seconds(1)); if (!ready.ok()) return ready.status(); for (size_t i :
-//   *ready) ...  // none, if the second has passed
+//   const std::vector<const Waitable*> all = {&answers_a, &answers_b, &worker};
+//   absl::StatusOr<std::vector<size_t>> ready = WaitAny(all, absl::Seconds(1));
+//   if (!ready.ok()) return ready.status();
+//   for (size_t i : *ready) ...  // none, if the second has passed
 //
 // By poll(2), so it takes time in proportion to their number; a program that
 // waits for hundreds again and again has an epoll of their poll_fd()s.
