@@ -29,9 +29,9 @@ using testing::KillPointCase;
 using testing::KillPointReport;
 
 constexpr absl::Duration kPatience = absl::Seconds(20);
-// All of it are thousands of instructions, as it looks at each place; so is the
-// part in which the notification is under way.
-constexpr int kStride = 23;
+// It takes tens of thousands of instructions, as it looks at each place and
+// asks who is alive; and thousands while the notification is under way.
+constexpr int kStride = 97;
 
 class PassOnCase : public KillPointCase {
  public:

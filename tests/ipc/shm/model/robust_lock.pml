@@ -1,13 +1,14 @@
 /* The lock of ipc/shm, for the model checker spin (spinroot.com): all
- * interleavings of ipc/shm/robust_lock.cc and ipc/base/participants.cc at small
- * bounds, with a death before any step.
+ * interleavings of those who take and release it, by ipc/shm/robust_lock.cc and
+ * ipc/base/participants.cc, at small bounds, with a death before any step.
  *
  * Each access to shared memory is a step of its own, and so is each question to
  * the kernel. What is done with a value that was loaded is an alternative for
  * each value, and a CAS has two: it succeeds, or it fails.
  *
  * Memory is sequentially consistent, as spin knows no other. The memory orders
- * are argued in robust_lock.cc, and ThreadSanitizer checks them.
+ * are argued in robust_lock.cc; no tool checks them but ThreadSanitizer, and
+ * that between the threads of one process only.
  *
  * What dies: a worker at any step, CRASHES of them in one run. The kernel drops
  * its file lock and takes it off the futex; all words stay. A later incarnation
@@ -24,7 +25,7 @@
  *   and it is the one that the word names.
  * - not_told, told_for_nothing: who takes the lock is told of a death if and
  *   only if a holder has died in the lock and nobody has called MarkConsistent
- *   since. not_marked: so says IsMarkedDirty, once there is a next holder.
+ *   since. not_marked: so says IsDirty, once there is a next holder.
  * - stuck: in each reachable state, the lock is free, or a living worker holds
  *   it, or whoever comes finds out that its owner is dead. It looks at the word
  *   and asks the kernel, and nothing else is in its way.
@@ -33,9 +34,11 @@
  *   does happen: the tick is there for it, by which a sleep is too long and not
  *   for ever.
  *
- * What is left out: several threads of one participant, which end together;
- * forks; owners that lose their file lock alone, by closing descriptors they do
- * not own; words that are garbage.
+ * What is left out: AwaitFree, by which the readers of a SharedMutex wait, and
+ * which frees the lock of a dead owner; `wanted` and `holder_cpu`, which are
+ * hints; several threads of one participant, which end together; forks; owners
+ * that lose their file lock alone, by closing descriptors they do not own; words
+ * that are garbage, and the limit to how often a late one tries again.
  *
  * Nothing else bounds a run: workers take and release the lock without end.
  * Locals are zeroed where their values have no further use.
@@ -212,7 +215,7 @@ idle:
   OR_DIE
   fi;
 
-  /* AcquireContended */
+  /* RobustLock::Acquire and AwaitRelease */
 load:
   if
   :: d_step { true -> seen = word }
