@@ -7,8 +7,10 @@
 //   std::memset(mapping->data(), 0, mapping->size());
 //
 // A file from CreateMemory can neither shrink nor grow, so whoever maps it
-// never meets SIGBUS, whatever another process does with the descriptor. See
-// memfd_create(2) and "File sealing" in fcntl(2).
+// never meets SIGBUS, whatever another process does with the descriptor, as
+// long as the machine has memory: a hole that a peer punches is filled again at
+// the next access. That is not so with CreateHugeMemory. See memfd_create(2)
+// and "File sealing" in fcntl(2).
 #ifndef IPC_BASE_MEMORY_H_
 #define IPC_BASE_MEMORY_H_
 
@@ -60,6 +62,8 @@ absl::StatusOr<UniqueFd> CreateMemory(absl::string_view name, size_t size);
 // The same in huge pages, of which it takes as many as it needs, whole ones: so
 // it may be larger. Unavailable if the machine keeps none free (see
 // vm.nr_hugepages in Documentation/admin-guide/mm/hugetlbpage.rst of Linux).
+// Whoever may write to it can punch a hole (fallocate(2)): a page that is then
+// touched is SIGBUS if the machine has none free. Only for trusted peers.
 absl::StatusOr<UniqueFd> CreateHugeMemory(absl::string_view name, size_t size);
 
 // The size in bytes of the file behind `fd`. FailedPrecondition if it is an

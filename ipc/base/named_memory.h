@@ -28,6 +28,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "ipc/base/memory.h"
 #include "ipc/base/unique_fd.h"
 
 namespace ipc {
@@ -54,15 +55,25 @@ absl::Status AllocateFile(int fd, size_t size);
 // Whether the file has a name, or it was removed.
 bool HasName(int fd);
 
-// The names in /dev/shm of all files that OpenNamedMemory would open now.
+// The names in /dev/shm of all files that are this user's alone, and so
+// OpenNamedMemory would open now. Opens none of them.
 absl::StatusOr<std::vector<std::string>> ListNamedMemory();
 
 // NotFound if there is none; PermissionDenied if it is another user's, others
-// may access it, or it is a symbolic link; InvalidArgument if it is no file.
-absl::StatusOr<UniqueFd> OpenNamedMemory(absl::string_view name);
+// may access it, it is a symbolic link, or its mode does not allow `access`, by
+// which the descriptor is limited; InvalidArgument if it is no file.
+absl::StatusOr<UniqueFd> OpenNamedMemory(
+    absl::string_view name,
+    Mapping::Access access = Mapping::Access::kReadWrite);
 
 // Removes the name; who has it open keeps it. NotFound if there is none.
 absl::Status UnlinkNamedMemory(absl::string_view name);
+
+// Removes the name if it leads to the file of `fd`, and returns whether it did.
+// Never another one's, even if somebody gives it a new file meanwhile; that is
+// then without its name for an instant. One that is killed in the midst of this
+// leaves the file under another name, ".removed." and some numbers.
+absl::StatusOr<bool> UnlinkIfSame(absl::string_view name, int fd);
 
 }  // namespace ipc
 

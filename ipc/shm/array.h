@@ -64,6 +64,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "ipc/base/unique_fd.h"
@@ -141,6 +142,19 @@ class Array {
                                       Access access = Access::kReadWrite) {
     return FromFd(std::move(fd), access, Options());
   }
+  // The same under a name; errors as Segment::Create and Open. Segment::Unlink
+  // removes the name.
+  static absl::StatusOr<Array> Create(absl::string_view name, size_t count,
+                                      Options options);
+  static absl::StatusOr<Array> Create(absl::string_view name, size_t count) {
+    return Create(name, count, Options());
+  }
+  static absl::StatusOr<Array> Open(absl::string_view name, Access access,
+                                    Options options);
+  static absl::StatusOr<Array> Open(absl::string_view name,
+                                    Access access = Access::kReadWrite) {
+    return Open(name, access, Options());
+  }
   // The Array at `offset` of the user area, zero if nobody has changed it yet.
   // FailedPrecondition if something else is there, such as an Array of another
   // size, or it does not fit; InvalidArgument if `offset` is not a multiple of
@@ -213,6 +227,9 @@ class Array {
             absl::MakeSpan(reinterpret_cast<std::byte*>(elements()),
                            size_ * sizeof(T))};
   }
+  // The one in a segment of its own, whose size says how many elements it has.
+  static absl::StatusOr<Array> AttachAll(absl::StatusOr<Segment> segment,
+                                         Options options);
   absl::StatusOr<Guard> LockElement(size_t index, absl::Duration timeout);
   // An element as a T. A bool is not read as such: a peer's 2 would be neither
   // true nor false.
@@ -264,7 +281,31 @@ absl::StatusOr<Array<T>> Array<T>::CreateAnonymous(size_t count,
 template <SharedMemorySafe T>
 absl::StatusOr<Array<T>> Array<T>::FromFd(UniqueFd fd, Access access,
                                           Options options) {
-  absl::StatusOr<Segment> segment = Segment::FromFd(std::move(fd), access);
+  return AttachAll(Segment::FromFd(std::move(fd), access), options);
+}
+
+template <SharedMemorySafe T>
+absl::StatusOr<Array<T>> Array<T>::Create(absl::string_view name, size_t count,
+                                          Options options) {
+  absl::StatusOr<Array> array = absl::UnknownError("not attached");
+  const absl::StatusOr<Segment> segment = Segment::Create(
+      name, ExactBytes(count, options), [&](const Segment& unnamed) {
+        array = Attach(unnamed, 0, count, options);
+        return array.status();
+      });
+  if (!segment.ok()) return segment.status();
+  return array;
+}
+
+template <SharedMemorySafe T>
+absl::StatusOr<Array<T>> Array<T>::Open(absl::string_view name, Access access,
+                                        Options options) {
+  return AttachAll(Segment::Open(name, access), options);
+}
+
+template <SharedMemorySafe T>
+absl::StatusOr<Array<T>> Array<T>::AttachAll(absl::StatusOr<Segment> segment,
+                                             Options options) {
   if (!segment.ok()) return segment.status();
   const size_t bytes = segment->bytes().size();
   const size_t others = ExactBytes(0, options);

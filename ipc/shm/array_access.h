@@ -5,8 +5,9 @@
 // was at work: a seqlock, but one whose readers give up instead of spinning on
 // a holder that is stopped or dead.
 //
-//   holder:    lock, sequence odd, fence, change elements, sequence even,
-//   unlock snapshot:  sequence even? copy, fence, sequence the same?
+//   holder:    lock, sequence odd, fence,
+//              change elements, sequence even, unlock
+//   snapshot:  sequence even? copy, fence, sequence the same?
 //
 // A copy that is thrown away may have raced with a holder's stores, which the
 // language does not allow between threads of one program; see

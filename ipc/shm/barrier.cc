@@ -1,5 +1,7 @@
 #include "ipc/shm/barrier.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "ipc/base/participants.h"
 #include "ipc/shm/layout.h"
@@ -16,9 +18,20 @@ constexpr Participant OwnerOf(uint64_t word) {
   return {static_cast<uint32_t>(word) - 1, static_cast<uint32_t>(word >> 32)};
 }
 
-// Each change of the state, and each of a place, is one store, and nothing else
-// is kept: there is nothing to repair.
-void RepairNothing() {}
+// Of the Barrier whose action this thread runs, or null.
+thread_local const void* acting_at = nullptr;
+
+class ActionScope {
+ public:
+  explicit ActionScope(const void* barrier)
+      : outer_(std::exchange(acting_at, barrier)) {}
+  ActionScope(const ActionScope&) = delete;
+  ActionScope& operator=(const ActionScope&) = delete;
+  ~ActionScope() { acting_at = outer_; }
+
+ private:
+  const void* outer_;
+};
 
 }  // namespace
 
@@ -30,12 +43,13 @@ absl::StatusOr<Barrier> Barrier::Attach(Segment segment, size_t offset,
   }
   const absl::StatusOr<std::byte*> object =
       Find(segment, offset, SizeBytes(parties), "Barrier",
-           internal::LayoutHash("Barrier", parties));
+           internal::LayoutHash("Barrier/2", parties));
   if (!object.ok()) return object.status();
   return Barrier(std::move(segment), *object, parties);
 }
 
-// Relaxed throughout: the monitor's lock orders everything.
+// Relaxed throughout: the monitor's lock orders everything, and who asks
+// without it, by IsBroken or ApproximateWaiting, learns nothing else.
 Barrier::State Barrier::state() const {
   return static_cast<State>(header()->state.load(std::memory_order_relaxed));
 }
@@ -52,7 +66,7 @@ uint32_t Barrier::Taken() const {
   return taken;
 }
 
-void Barrier::ExpelDead(MonitorScope* scope) const {
+void Barrier::ExpelDead() const {
   for (uint32_t i = 0; i < parties_; ++i) {
     const uint64_t word = place(i).load(std::memory_order_relaxed);
     if (word == 0 || !segment().IsDead(OwnerOf(word))) continue;
@@ -61,14 +75,14 @@ void Barrier::ExpelDead(MonitorScope* scope) const {
       header()->someone_died.store(1, std::memory_order_relaxed);
       SetState(kBroken);
     }
-    Leave(i, scope);
+    Leave(i);
   }
 }
 
-void Barrier::Leave(uint32_t mine, MonitorScope* scope) const {
+void Barrier::Leave(uint32_t mine) const {
   place(mine).store(0, std::memory_order_relaxed);
   Settle();
-  scope->Wake();
+  header()->monitor.Wake();
 }
 
 void Barrier::Settle() const {
@@ -85,26 +99,40 @@ absl::Status Barrier::Broken() const {
           : " is broken, or was reset; Reset makes it as new"));
 }
 
+absl::Status Barrier::CheckNotInAction() const {
+  if (acting_at != header()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("Barrier in shm segment, fd ", fd(),
+                   ": its own action must not use it, for it runs while all "
+                   "others are kept out; do that after Wait"));
+}
+
 absl::StatusOr<uint32_t> Barrier::Wait(absl::Duration timeout,
                                        const std::function<void()>& action) {
+  if (absl::Status status = CheckNotInAction(); !status.ok()) return status;
   const Deadline deadline = Deadline::After(timeout);
-  MonitorScope scope(segment(), header()->monitor, deadline, RepairNothing);
+  MonitorScope scope(segment(), header()->monitor, deadline);
   const auto sleep = [&](Deadline enter_until) {
-    scope.Wait(deadline, enter_until, RepairNothing);
-    if (scope.status().ok()) ExpelDead(&scope);
+    scope.Wait(deadline, enter_until);
+    if (scope.status().ok() && scope.IsTimeToProbe()) ExpelDead();
   };
 
   // The round before may not have come to its end.
+  bool has_probed = false;
   while (scope.status().ok()) {
     // Whoever left last may have died before it did this.
     Settle();
     if (state() != kDraining && state() != kResetting) break;
-    if (deadline.HasPassed()) {
+    if (!deadline.HasPassed()) {
+      sleep(deadline);
+    } else if (!has_probed) {
+      ExpelDead();
+      has_probed = true;
+    } else {
       return absl::DeadlineExceededError(
           absl::StrCat("waiting at a Barrier in shm segment, fd ", fd(),
                        ": those of the round before do not leave"));
     }
-    sleep(deadline);
   }
   if (!scope.status().ok()) return scope.status();
   if (state() != kFilling) return Broken();
@@ -115,22 +143,22 @@ absl::StatusOr<uint32_t> Barrier::Wait(absl::Duration timeout,
   }
   if (mine == parties_) {
     // All were there, and the last one died before it could say so.
-    ExpelDead(&scope);
+    ExpelDead();
     return Broken();
   }
   place(mine).store(Pack(scope.self()), std::memory_order_relaxed);
   if (Taken() == parties_) {
-    ExpelDead(&scope);
+    ExpelDead();
     if (state() == kFilling) {
-      if (action != nullptr) action();
+      if (action != nullptr) Run(action, mine);
       SetState(kDraining);
-      scope.Wake();
+      header()->monitor.Wake();
     }
   }
   while (state() == kFilling) {
     if (deadline.HasPassed()) {
       SetState(kBroken);
-      Leave(mine, &scope);
+      Leave(mine);
       return absl::DeadlineExceededError(absl::StrCat(
           "waiting at a Barrier in shm segment, fd ", fd(), ": ", Taken() + 1,
           " of ", parties_, " parties came; it is broken now"));
@@ -140,50 +168,55 @@ absl::StatusOr<uint32_t> Barrier::Wait(absl::Duration timeout,
     if (!scope.status().ok()) return scope.status();
   }
   const bool passed = state() == kDraining || state() == kBrokenDraining;
-  Leave(mine, &scope);
+  Leave(mine);
   if (!passed) return Broken();
   return mine;
 }
 
-absl::Status Barrier::Abort() {
-  MonitorScope scope(segment(), header()->monitor, Deadline::Infinite(),
-                     RepairNothing);
+void Barrier::Run(const std::function<void()>& action, uint32_t mine) const {
+  try {
+    const ActionScope scope(header());
+    action();
+  } catch (...) {
+    SetState(kBroken);
+    Leave(mine);
+    throw;
+  }
+}
+
+absl::Status Barrier::Abort(absl::Duration timeout) {
+  if (absl::Status status = CheckNotInAction(); !status.ok()) return status;
+  MonitorScope scope(segment(), header()->monitor, Deadline::After(timeout));
   if (!scope.status().ok()) return scope.status();
   header()->someone_died.store(0, std::memory_order_relaxed);
   // Those who are let through already are.
   SetState(state() == kDraining || state() == kBrokenDraining ? kBrokenDraining
                                                               : kBroken);
   Settle();
-  scope.Wake();
+  header()->monitor.Wake();
   return absl::OkStatus();
 }
 
-absl::Status Barrier::Reset() {
-  MonitorScope scope(segment(), header()->monitor, Deadline::Infinite(),
-                     RepairNothing);
+absl::Status Barrier::Reset(absl::Duration timeout) {
+  if (absl::Status status = CheckNotInAction(); !status.ok()) return status;
+  MonitorScope scope(segment(), header()->monitor, Deadline::After(timeout));
   if (!scope.status().ok()) return scope.status();
-  ExpelDead(&scope);
+  ExpelDead();
   header()->someone_died.store(0, std::memory_order_relaxed);
   SetState(state() == kDraining || state() == kBrokenDraining ? kDraining
                                                               : kResetting);
   Settle();
-  scope.Wake();
+  header()->monitor.Wake();
   return absl::OkStatus();
 }
 
 absl::StatusOr<uint32_t> Barrier::ApproximateWaiting() const {
-  MonitorScope scope(segment(), header()->monitor, Deadline::Infinite(),
-                     RepairNothing);
-  if (!scope.status().ok()) return scope.status();
   return state() == kFilling ? Taken() : 0;
 }
 
 absl::StatusOr<bool> Barrier::IsBroken() const {
-  MonitorScope scope(segment(), header()->monitor, Deadline::Infinite(),
-                     RepairNothing);
-  if (!scope.status().ok()) return scope.status();
-  Settle();
-  return state() == kBroken || state() == kBrokenDraining;
+  const State now = state();
+  return now == kBroken || now == kBrokenDraining;
 }
 
 }  // namespace ipc::shm

@@ -10,18 +10,21 @@
 //   if (!place.ok()) return place.status();
 //   if (*place == 0) ... what one of them has to do ...
 //
-// It is broken by Abort, by the time-out of one who waits, and by the death of
-// one who waits: then all who wait, and all who come, get Aborted, until Reset.
+// It is broken by Abort, by the time-out of one who waits, by the death of one
+// who waits, and by an action that throws: then all who wait, and all who come,
+// get Aborted, until Reset.
 //
 // What holds, whoever is killed and wherever:
 // 1. Either all parties of a round are let through or none is, and none of them
 //    was dead when the last one came, as far as the kernel had said so by then.
-// 2. The death of one who waits is noticed within 10 ms by the others who wait;
+// 2. The death of one who waits is noticed within 15 ms by the others who wait;
 //    Aborted then says so. That of a party which has not come yet cannot be
 //    known; for that there is the time-out.
 // 3. One who was killed while it changed the barrier has done so or has not.
-//    One that is stopped there, or runs an action, is alive and keeps all
-//    others waiting, be it beyond their time-outs.
+//    One that is stopped there, or runs an action, is alive and keeps those who
+//    wait already, be it beyond their time-outs. Who comes meanwhile waits for
+//    its own time-out at most, and so do Abort and Reset; IsBroken and
+//    ApproximateWaiting never wait.
 //
 // Thread safety: all members may be called from any thread and process.
 // Lifetime: a view that keeps its segment mapped; copies are cheap.
@@ -45,13 +48,14 @@
 namespace ipc::shm {
 namespace internal {
 
-// All bytes zero is one at which nobody waits. Changed under the monitor only.
+// All bytes zero is one at which nobody waits. Changed under the monitor only:
+// each change of the state, and each of a place, is one store.
 struct BarrierHeader {
   std::atomic<uint64_t> layout;  // see ipc/shm/layout.h
   Monitor monitor;
   std::atomic<uint32_t> state;
   std::atomic<uint32_t> someone_died;  // 1: that is why it is broken
-  uint64_t reserved[3];
+  uint64_t reserved[2];
   // Followed by a word for each party: 0, or who waits at this place, its epoch
   // << 32 | index + 1.
 };
@@ -77,20 +81,28 @@ class Barrier : public internal::Placed<Barrier> {
 
   // Waits for all. Each party gets another number from 0 to parties() - 1, and
   // the one with the highest, the last to come, first runs `action`, while all
-  // others wait. DeadlineExceeded if they do not come in time, which breaks the
-  // barrier; Aborted if it is broken or becomes so; PermissionDenied if the
+  // others wait. If that throws, the barrier is broken, and the exception
+  // leaves this Wait. It must not use the barrier: FailedPrecondition, and from
+  // other threads, or by a second mapping of the segment, it waits for itself.
+  //
+  // DeadlineExceeded if they do not come in time, which breaks the barrier; or,
+  // and then nothing has happened, if those of the round before do not leave in
+  // time, or one that is stopped or runs its action keeps this one from
+  // entering. Aborted if it is broken or becomes so; PermissionDenied if the
   // segment is mapped for reading.
   absl::StatusOr<uint32_t> Wait(
       absl::Duration timeout = absl::InfiniteDuration(),
       const std::function<void()>& action = nullptr);
 
-  // Breaks it.
-  absl::Status Abort();
+  // Breaks it. DeadlineExceeded if one that is stopped or runs its action keeps
+  // this one out for so long; so Reset.
+  absl::Status Abort(absl::Duration timeout = absl::InfiniteDuration());
   // Makes it as new. Who waits gets Aborted.
-  absl::Status Reset();
+  absl::Status Reset(absl::Duration timeout = absl::InfiniteDuration());
 
   uint32_t parties() const { return parties_; }
-  // How many wait for the others.
+  // How many wait for the others. These two do not wait, and are OK always,
+  // also if the segment is mapped for reading.
   absl::StatusOr<uint32_t> ApproximateWaiting() const;
   absl::StatusOr<bool> IsBroken() const;
 
@@ -119,8 +131,11 @@ class Barrier : public internal::Placed<Barrier> {
   // On to the next state, if the last one has left.
   void Settle() const;
   // Who has died has left; if that was while filling, the barrier is broken.
-  void ExpelDead(internal::MonitorScope* scope) const;
-  void Leave(uint32_t mine, internal::MonitorScope* scope) const;
+  void ExpelDead() const;
+  void Leave(uint32_t mine) const;
+  // What the last to come does for all. If it throws, that one has left.
+  void Run(const std::function<void()>& action, uint32_t mine) const;
+  absl::Status CheckNotInAction() const;
   absl::Status Broken() const;
 
   uint32_t parties_;

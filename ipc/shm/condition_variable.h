@@ -20,19 +20,23 @@
 //
 // What holds, whoever is killed and wherever:
 // 1. Notify(n) lets exactly n of those who wait return, those who have waited
-//    longest, or all if there are fewer; nobody returns without. Those who were
-//    killed waiting do not count.
-// 2. If one is killed between being notified and returning, its notification
-//    goes to another one who waits, within 10 ms. If the one who notifies is
-//    killed, each of the n was notified or was not.
+//    longest, or all if there are fewer; nobody returns without, and nobody who
+//    came after it. Those who were killed waiting do not count.
+// 2. If one is killed between being notified and returning, be it that it has
+//    to wait for the mutex, its notification goes to another one who waited at
+//    that time and does still, within 10 ms. If the one who notifies is killed,
+//    each of the n was notified or was not. If one is killed that passes on the
+//    notification of a dead one, two may return for it, never none.
 // 3. Nobody who returns, be it for a time-out, lacks the mutex. That its holder
 //    died meanwhile is told by the mutex's previous_owner_died().
 //
 // To be sure to be noticed, notify while holding the mutex, or after having
-// changed the state under it. At most kMaxWaiters can wait at a time.
+// changed the state under it. At most kMaxWaiters can wait at a time, with
+// those who were notified and wait for the mutex.
 //
 // How: who waits enters itself in a table, by a compare-and-swap that carries
-// its owner, and sleeps on its own word there, at most 10 ms at a time.
+// its owner, and sleeps on its own word there, at most 10 ms at a time. It
+// stays there, notified, until it has the mutex.
 //
 // Thread safety: all members may be called from any thread and process.
 // Lifetime: a view that keeps its segment mapped; copies are cheap.
@@ -44,9 +48,9 @@
 #include <cstdint>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "ipc/base/deadline.h"
 #include "ipc/base/participants.h"
@@ -60,20 +64,28 @@ namespace internal {
 
 // One who waits.
 //
-//    63          32  31    2  1      0
-//   +--------------+---------+--------+
-//   | owner epoch  | index+1 | state  |   all zero: free
-//   +--------------+---------+--------+
+//    63          32 31      12 11        2 1      0
+//   +--------------+----------+-----------+--------+
+//   | owner epoch  |  ticket  | index + 1 | state  |   all zero: free
+//   +--------------+----------+-----------+--------+
 //
-//   free       -CAS->  claimed      by its owner, which then sets the ticket
-//   claimed    -CAS->  waiting      by its owner
-//   waiting    -CAS->  notified     by anybody: the notification
-//   waiting    -CAS->  free         by its owner, after a time-out
-//   notified   -CAS->  free         by its owner: it returns
-//   of the dead -CAS-> free         by anybody; if notified, another one is
+//   free        -CAS-> claimed      by its owner, which then sets the ticket
+//   claimed     ---->  waiting      by its owner
+//   waiting     -CAS-> notified     by anybody: the notification
+//   waiting     -CAS-> free         by its owner, after a time-out
+//   notified    -CAS-> free         by its owner: it returns
+//   of the dead -CAS-> free         by anybody, unless it is notified
+//   notified and dead  -CAS-> notified, of another owner, which notifies a
+//                                   further one and then frees it
+//
+// The ticket, as much of it as there is room for, tells a waiter from an
+// earlier one of the same process at the same place.
 struct Waiter {
   std::atomic<uint64_t> word;
   std::atomic<uint64_t> ticket;  // who waits longer has the lower one
+  // Only those with tickets before this may have the notification. Only grows
+  // while one waits.
+  std::atomic<uint64_t> limit;
 };
 
 inline constexpr uint32_t kMaxWaiters = 256;
@@ -86,7 +98,8 @@ struct ConditionVariableHeader {
   uint32_t reserved[11];
   Waiter waiters[kMaxWaiters];
 };
-static_assert(sizeof(ConditionVariableHeader) == 64 + 16 * kMaxWaiters);
+static_assert(sizeof(ConditionVariableHeader) == 64 + 24 * kMaxWaiters);
+static_assert(sizeof(ConditionVariableHeader) % Segment::kAlignment == 0);
 
 }  // namespace internal
 
@@ -131,14 +144,23 @@ class ConditionVariable : public internal::Placed<ConditionVariable> {
   internal::ConditionVariableHeader* header() const {
     return reinterpret_cast<internal::ConditionVariableHeader*>(object());
   }
+  // Of one who waits.
+  struct Place {
+    internal::Waiter* waiter;
+    uint64_t waiting;  // its word before it is notified
+  };
   uint32_t waiter_end() const;
-  absl::StatusOr<internal::Waiter*> Enter(Participant self);
-  bool Await(internal::Waiter& waiter, Participant self, Deadline deadline);
-  bool NotifyOne();
+  absl::Status WaitUnlocked(absl::FunctionRef<absl::Status()> unlock,
+                            absl::FunctionRef<absl::Status()> relock,
+                            absl::Duration timeout);
+  absl::StatusOr<Place> Enter(Participant self);
+  bool Await(const Place& place, Participant self, Deadline deadline);
+  void GiveUp(const Place& place);
+  bool NotifyOne(uint64_t limit);
   bool IsDead(uint64_t word) const;
-  bool ExpelIfDead(internal::Waiter& waiter);
-  int ExpelDead();
-  void PassOn();
+  bool ExpelIfDead(internal::Waiter& waiter, Participant self);
+  int ExpelDead(Participant self);
+  void PassOn(Participant self);
 };
 
 // Implementation details follow.
@@ -146,11 +168,9 @@ class ConditionVariable : public internal::Placed<ConditionVariable> {
 template <typename M, typename Predicate>
 absl::StatusOr<bool> ConditionVariable::Wait(M& mutex, Predicate predicate,
                                              absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const Deadline deadline = Deadline::After(timeout);
   while (!predicate()) {
-    const absl::Status status = Wait(mutex, timeout == absl::InfiniteDuration()
-                                                ? timeout
-                                                : deadline - absl::Now());
+    const absl::Status status = Wait(mutex, deadline.Remaining());
     if (absl::IsDeadlineExceeded(status)) return bool{predicate()};
     if (!status.ok()) return status;
   }

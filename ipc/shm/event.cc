@@ -22,10 +22,22 @@ absl::Status Event::Clear() { return Flip(false); }
 absl::Status Event::Flip(bool to_set) {
   if (!segment().writable()) return segment().Self().status();
   internal::VersionSignal& flips = header()->flips;
-  // Should Exchange fail, somebody else has done the same; or that and the
+  const auto is_to_flip = [&](uint64_t seen) {
+    return (seen % 2 != 0) != to_set;
+  };
+  // Relaxed: Exchange compares again.
+  uint64_t seen = flips.word.load(std::memory_order_relaxed);
+  if (is_to_flip(seen) && flips.Exchange(&seen, seen + 1)) {
+    return absl::OkStatus();
+  }
+  // It seems to be so already, or another one was faster. A mere load would not
+  // do: it may overtake our stores, and one who clears the Event and then looks
+  // for them would neither see them nor ever be woken for them. By this all
+  // flips that come later see them.
+  seen = flips.word.fetch_add(0);
+  // Should it fail, somebody else has done the same since; or that and the
   // opposite, just as if it had come after us.
-  uint64_t seen = flips.word.load();
-  if ((seen % 2 != 0) != to_set) flips.Exchange(&seen, seen + 1);
+  if (is_to_flip(seen)) flips.Exchange(&seen, seen + 1);
   return absl::OkStatus();
 }
 

@@ -10,12 +10,20 @@
 // What holds, whoever is killed and wherever:
 // 1. There is nobody to wait for but who sets it; nobody ever holds an Event.
 // 2. Whoever waits when it is set is let through, even if it is cleared at
-// once.
+//    once.
 // 3. If a process is killed having set it, but before it could wake the others,
 //    they notice within 20 ms.
+// 4. What was written before Set is seen after Wait, after IsSet that says so,
+//    and after a Clear that comes later, be it that the Event was set already.
+//    So who finds no work may clear it, look once more and then wait:
 //
-// No system call but to wake somebody who waits. What was written before Set is
-// seen after Wait, and after IsSet that says so.
+//      while (!queue.Take(&work)) {
+//        event->Clear();
+//        if (queue.Take(&work)) break;
+//        event->Wait();
+//      }
+//
+// No system call but to wake somebody who waits.
 //
 // Thread safety: all members may be called from any thread and process.
 // Lifetime: an Event is a view that keeps its segment mapped; copies are cheap.

@@ -1,5 +1,7 @@
 #include "ipc/shm/monitor.h"
 
+#include <time.h>
+
 #include <climits>
 
 #include "absl/status/statusor.h"
@@ -8,18 +10,28 @@
 
 namespace ipc::shm::internal {
 
-bool MonitorScope::Enter(Deadline deadline) {
+void Monitor::Wake() {
+  // The flag is set before a sleeper looks at the state for the last time, and
+  // asked for after the change: one of the two sees the other.
+  if (waiting.load() == 0) return;
+  // A sleeper that sets the flag after this has loaded event before or after
+  // the bump. If before, the kernel does not let it sleep; if after, it sees
+  // the change. Relaxed: ordered by the bump.
+  waiting.store(0, std::memory_order_relaxed);
+  event.fetch_add(1);
+  // One who is killed before this leaves them to their next look.
+  FutexWake(event, INT_MAX);
+}
+
+void MonitorScope::Enter(Deadline deadline) {
   const absl::StatusOr<Participant> self = segment_.Self();
   if (!self.ok()) {
     status_ = self.status();
-    return false;
+    return;
   }
   self_ = *self;
-  if (monitor_.lock.TryAcquire(self_)) return false;
-  const absl::StatusOr<bool> dirty =
-      monitor_.lock.Acquire(segment_, self_, deadline);
-  status_ = dirty.status();
-  return dirty.ok() && *dirty;
+  if (monitor_.lock.TryAcquire(self_)) return;
+  status_ = monitor_.lock.Acquire(segment_, self_, deadline).status();
 }
 
 void MonitorScope::Leave() {
@@ -27,34 +39,47 @@ void MonitorScope::Leave() {
   monitor_.lock.Release(segment_, self_, /*dirty=*/false);
 }
 
+void MonitorScope::Announce() {
+  event_ = monitor_.event.load();
+  monitor_.waiting.exchange(1);
+  announced_ = true;
+}
+
+void MonitorScope::Wait(Deadline sleep_until, Deadline enter_until) {
+  if (!announced_) Announce();
+  announced_ = false;
+  Sleep(sleep_until);
+  Enter(enter_until);
+}
+
 void MonitorScope::Sleep(Deadline deadline) {
-  // Relaxed: both are changed under the lock, which we have, and the kernel
-  // compares event once more.
-  const uint32_t event = monitor_.event.load(std::memory_order_relaxed);
-  monitor_.waiting.store(1, std::memory_order_relaxed);
   Leave();
   static SpinHistory history;
   SpinWait spin(&history, /*peer_cpu=*/-1);
   bool changed = false;
   while (!changed && spin.Next()) {
-    changed = monitor_.event.load(std::memory_order_relaxed) != event;
+    // Relaxed: what has changed is looked at under the lock.
+    changed = monitor_.event.load(std::memory_order_relaxed) != event_;
   }
   if (changed) {
     spin.Succeeded();
   } else {
-    FutexWait(monitor_.event, event,
+    FutexWait(monitor_.event, event_,
               Deadline::Earlier(deadline, Deadline::After(Monitor::kPark)));
   }
 }
 
-void MonitorScope::Wake() {
-  // Relaxed: under the lock.
-  if (monitor_.waiting.load(std::memory_order_relaxed) == 0) return;
-  monitor_.waiting.store(0, std::memory_order_relaxed);
-  monitor_.event.store(monitor_.event.load(std::memory_order_relaxed) + 1,
-                       std::memory_order_relaxed);
-  // One who is killed before this leaves them to their next look.
-  FutexWake(monitor_.event, INT_MAX);
+bool MonitorScope::IsTimeToProbe() {
+  timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  const uint64_t now = static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 +
+                       static_cast<uint64_t>(time.tv_nsec);
+  // Relaxed: under the lock. Unsigned: a peer may have written anything, and
+  // what is not in the recent past counts as long ago.
+  const uint64_t probed = monitor_.probed.load(std::memory_order_relaxed);
+  if (now - probed < Monitor::kProbeNanoseconds) return false;
+  monitor_.probed.store(now, std::memory_order_relaxed);
+  return true;
 }
 
 }  // namespace ipc::shm::internal

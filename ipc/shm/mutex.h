@@ -27,7 +27,9 @@
 // belongs to the process: a thread must not end while it has it. Only its
 // holder's process can unlock it; for Python's Lock, which anybody may release,
 // take BoundedSemaphore with one unit. Fork: a child does not hold what its
-// parent holds.
+// parent holds, and a Guard that it inherits does nothing there; but one of
+// std, such as std::lock_guard, gives back what the child then holds itself, if
+// it does.
 //
 // Thread safety: all members may be called from any thread and process.
 // Lifetime: a Mutex is a view that keeps its segment mapped; copies are cheap.
@@ -116,10 +118,13 @@ class Mutex : public internal::Placed<Mutex>,
 class Mutex::Guard {
  public:
   Guard(Guard&& other) noexcept
-      : mutex_(std::exchange(other.mutex_, nullptr)) {}
+      : mutex_(std::exchange(other.mutex_, nullptr)), owner_(other.owner_) {}
   Guard& operator=(Guard&&) = delete;
+  // In a forked child it does nothing, whatever that holds itself.
   ~Guard() {
-    if (mutex_ != nullptr) mutex_->unlock();
+    if (mutex_ != nullptr && mutex_->segment().IsSelf(owner_)) {
+      mutex_->unlock();
+    }
   }
 
   // Whether a process died while it had the lock, just before.
@@ -127,9 +132,12 @@ class Mutex::Guard {
 
  private:
   friend class Mutex;
-  explicit Guard(Mutex* mutex) : mutex_(mutex) {}
+  explicit Guard(Mutex* mutex) : mutex_(mutex) {
+    mutex_->segment().GetSelf(&owner_);
+  }
 
   Mutex* mutex_;
+  Participant owner_;  // who we are while we hold it
 };
 
 // Implementation details follow.

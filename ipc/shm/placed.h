@@ -33,7 +33,13 @@ class Placed {
   // Attach.
   template <typename... Shape>
   static absl::StatusOr<Derived> FromFd(UniqueFd fd, Shape... shape) {
-    absl::StatusOr<Segment> segment = Segment::FromFd(std::move(fd));
+    return FromFd(std::move(fd), Access::kReadWrite, shape...);
+  }
+  // The same; for kRead, if it can only be looked at, as Event::Wait does.
+  template <typename... Shape>
+  static absl::StatusOr<Derived> FromFd(UniqueFd fd, Access access,
+                                        Shape... shape) {
+    absl::StatusOr<Segment> segment = Segment::FromFd(std::move(fd), access);
     if (!segment.ok()) return segment.status();
     return Derived::Attach(*std::move(segment), 0, shape...);
   }
@@ -55,7 +61,12 @@ class Placed {
   }
   template <typename... Shape>
   static absl::StatusOr<Derived> Open(absl::string_view name, Shape... shape) {
-    absl::StatusOr<Segment> segment = Segment::Open(name);
+    return Open(name, Access::kReadWrite, shape...);
+  }
+  template <typename... Shape>
+  static absl::StatusOr<Derived> Open(absl::string_view name, Access access,
+                                      Shape... shape) {
+    absl::StatusOr<Segment> segment = Segment::Open(name, access);
     if (!segment.ok()) return segment.status();
     return Derived::Attach(*std::move(segment), 0, shape...);
   }

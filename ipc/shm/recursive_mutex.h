@@ -10,6 +10,10 @@
 // Everything else is as with Mutex (ipc/shm/mutex.h): who is killed holding it
 // at whatever depth leaves it to the next one, which is told. Threads are told
 // apart by gettid(2), so a thread must not end while it has the lock.
+//
+// A process that attaches to the segment twice, by two Segments that are no
+// copies of each other, is two participants, each with a hold of its own: a
+// thread that locks by one of them and then by the other waits for itself.
 #ifndef IPC_SHM_RECURSIVE_MUTEX_H_
 #define IPC_SHM_RECURSIVE_MUTEX_H_
 
@@ -100,19 +104,25 @@ class RecursiveMutex : public internal::Placed<RecursiveMutex>,
 class RecursiveMutex::Guard {
  public:
   Guard(Guard&& other) noexcept
-      : mutex_(std::exchange(other.mutex_, nullptr)) {}
+      : mutex_(std::exchange(other.mutex_, nullptr)), owner_(other.owner_) {}
   Guard& operator=(Guard&&) = delete;
+  // In a forked child it does nothing, whatever that holds itself.
   ~Guard() {
-    if (mutex_ != nullptr) mutex_->unlock();
+    if (mutex_ != nullptr && mutex_->segment().IsSelf(owner_)) {
+      mutex_->unlock();
+    }
   }
 
   bool previous_owner_died() const { return mutex_->previous_owner_died(); }
 
  private:
   friend class RecursiveMutex;
-  explicit Guard(RecursiveMutex* mutex) : mutex_(mutex) {}
+  explicit Guard(RecursiveMutex* mutex) : mutex_(mutex) {
+    mutex_->segment().GetSelf(&owner_);
+  }
 
   RecursiveMutex* mutex_;
+  Participant owner_;  // who we are while we hold it
 };
 
 }  // namespace ipc::shm

@@ -35,6 +35,15 @@ const std::atomic<uint32_t>& LowerHalf(const std::atomic<uint64_t>& word) {
 constexpr int kLooksBeforeAsking = 2;
 // Longer than it takes for a cache line to come and go.
 constexpr int kRoundsForOthers = 64;
+// How often one whose time is over tries to take a lock that it sees free, or a
+// dead one's, and finds changed again.
+constexpr int kLateRounds = 64;
+
+absl::Status Restless(const Segment& segment) {
+  return absl::DeadlineExceededError(
+      absl::StrCat("locking in shm segment, fd ", segment.fd(),
+                   ": others take the lock all the time; wait longer"));
+}
 
 }  // namespace
 
@@ -70,7 +79,7 @@ absl::StatusOr<bool> RobustLock::Acquire(const Segment& segment,
                                          Participant self, Deadline deadline) {
   // Relaxed, here and below: the CAS decides and orders.
   Wait wait = {.seen = word.load(std::memory_order_relaxed)};
-  while (true) {
+  for (int late = 0;;) {
     if (absl::Status status = AwaitRelease(segment, deadline, &wait);
         !status.ok()) {
       return status;
@@ -83,22 +92,23 @@ absl::StatusOr<bool> RobustLock::Acquire(const Segment& segment,
     }
     const uint64_t kept = (wait.seen & (kDirty | kWaiters)) | wait.parked |
                           (wait.died ? kDirty : 0);
-    // Acquire pairs with the release in TryRelease and Release. What a dead one
-    // wrote is visible, too: it ended before the kernel, whom we asked after
-    // that, dropped its file lock.
+    // Acquire, as part of seq_cst (see TryAcquire), pairs with the release in
+    // TryRelease and Release. What a dead one wrote is visible, too: it ended
+    // before the kernel, whom we asked after that, dropped its file lock.
     if (word.compare_exchange_weak(wait.seen, Pack(self) | kept,
-                                   std::memory_order_acquire,
+                                   std::memory_order_seq_cst,
                                    std::memory_order_relaxed)) {
       NoteCpu();
       return (kept & kDirty) != 0;
     }
+    if (deadline.HasPassed() && ++late > kLateRounds) return Restless(segment);
   }
 }
 
 absl::Status RobustLock::AwaitFree(const Segment& segment, Deadline deadline) {
   Wait wait = {};
   Ask(&wait);
-  while (true) {
+  for (int late = 0;;) {
     if (absl::Status status = AwaitRelease(segment, deadline, &wait);
         !status.ok()) {
       return status;
@@ -110,6 +120,7 @@ absl::Status RobustLock::AwaitFree(const Segment& segment, Deadline deadline) {
                                      std::memory_order_relaxed)) {
       return absl::OkStatus();
     }
+    if (deadline.HasPassed() && ++late > kLateRounds) return Restless(segment);
   }
 }
 

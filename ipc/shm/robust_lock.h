@@ -2,8 +2,8 @@
 //
 //    63          32  31      30     29     28         0
 //   +--------------+-------+-------+------+------------+
-//   | owner epoch  |waiters| dirty |wanted| owner      |   all zero: free,
-//   clean |              |       |       |      | index + 1  |
+//   | owner epoch  |waiters| dirty |wanted| owner      |   all zero:
+//   |              |       |       |      | index + 1  |   free, clean
 //   +--------------+-------+-------+------+------------+
 //
 //   free        -CAS->  mine            dirty stays as it is
@@ -73,11 +73,13 @@ struct RobustLock {
 
   // Takes it if it is free and clean and nobody waits for it.
   bool TryAcquire(Participant self) {
-    // Nobody contends: no need to look at the clock. Acquire pairs with the
-    // release in TryRelease and Release.
+    // Nobody contends: no need to look at the clock. Acquire, as part of
+    // seq_cst, pairs with the release in TryRelease and Release; seq_cst is for
+    // SharedMutex, whose writer then looks for readers, which look for it. On
+    // x86-64 it is the same instruction.
     uint64_t free = 0;
     return word.compare_exchange_strong(
-        free, Pack(self), std::memory_order_acquire, std::memory_order_relaxed);
+        free, Pack(self), std::memory_order_seq_cst, std::memory_order_relaxed);
   }
 
   // Takes it, and returns whether it is dirty: whether its owner died, or left

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "ipc/base/deadline.h"
 #include "ipc/base/named_memory.h"
+#include "ipc/base/own_descriptors.h"
 #include "ipc/base/posix_error.h"
 #include "ipc/shm/segment_layout.h"
 
@@ -142,23 +143,45 @@ std::optional<Segment::Listing> Inspect(absl::string_view name, int fd) {
 }
 
 // The file of that name, shared: so nobody removes it as stale, or has already.
-absl::StatusOr<UniqueFd> OpenShared(absl::string_view name) {
+absl::StatusOr<UniqueFd> OpenShared(absl::string_view name, Access access) {
   // Again if it was removed after it was opened; then there is none, or another
   // one. Who removes it has claimed it for some microseconds before, or longer
   // if it is stopped.
   constexpr absl::Duration kPause = absl::Microseconds(100);
   const Deadline patience = Deadline::After(absl::Seconds(1));
   while (true) {
-    absl::StatusOr<UniqueFd> fd = OpenNamedMemory(name);
+    absl::StatusOr<UniqueFd> fd = OpenNamedMemory(name, access);
     if (!fd.ok()) return fd;
     const int raw_fd = fd->get();
     if (absl::Status status = ShareFile(raw_fd); !status.ok()) {
-      if (patience.HasPassed()) return status;
+      if (patience.HasPassed()) {
+        return Annotate(status, absl::StrCat("shm segment ", name));
+      }
       if (HasName(raw_fd)) absl::SleepFor(kPause);
       continue;
     }
     if (HasName(raw_fd)) return fd;
   }
+}
+
+bool RemoveIfStale(absl::string_view name) {
+  const absl::StatusOr<UniqueFd> fd = OpenNamedMemory(name);
+  if (!fd.ok()) return false;
+  const std::optional<Segment::Listing> listing = Inspect(name, fd->get());
+  if (!listing.has_value() || listing->in_use || listing->dead == 0) {
+    return false;
+  }
+  // Nobody can begin to use it as long as we have it, and whoever opened it
+  // before finds that its name is gone.
+  const absl::StatusOr<bool> claimed = ClaimFile(fd->get());
+  if (!claimed.ok() || !*claimed) return false;
+  // Whoever came in between has left again, and may have done so in order.
+  const std::optional<Segment::Listing> again = Inspect(name, fd->get());
+  if (!again.has_value() || again->dead == 0) return false;
+  // The name might lead to another file meanwhile. Segment::Unlink leaves it
+  // alone from here on, but rm or Python do not.
+  const absl::StatusOr<bool> is_removed = UnlinkIfSame(name, fd->get());
+  return is_removed.ok() && *is_removed;
 }
 
 }  // namespace
@@ -193,13 +216,14 @@ absl::StatusOr<Segment> Segment::Create(
   if (absl::Status status = CheckMemoryName(name); !status.ok()) return status;
   const absl::StatusOr<size_t> size = FileSize(bytes);
   if (!size.ok()) return size.status();
+  const std::string what = absl::StrCat("creating shm segment ", name);
   absl::StatusOr<UniqueFd> fd = CreateUnnamedFile(*size);
-  if (!fd.ok()) return fd.status();
+  if (!fd.ok()) return Annotate(fd.status(), what);
   if (absl::Status status = WriteHeader(fd->get(), bytes); !status.ok()) {
-    return status;
+    return Annotate(status, what);
   }
   absl::StatusOr<Segment> segment = FromFd(*std::move(fd));
-  if (!segment.ok()) return segment;
+  if (!segment.ok()) return Annotate(segment.status(), what);
   if (absl::Status status = complete(*segment); !status.ok()) return status;
   // Last of all: nobody finds it before it is complete, and has a participant.
   if (absl::Status status = PublishMemory(segment->fd(), name); !status.ok()) {
@@ -209,15 +233,17 @@ absl::StatusOr<Segment> Segment::Create(
 }
 
 absl::StatusOr<Segment> Segment::Open(absl::string_view name, Access access) {
-  absl::StatusOr<UniqueFd> fd = OpenShared(name);
+  absl::StatusOr<UniqueFd> fd = OpenShared(name, access);
   if (!fd.ok()) return fd.status();
-  return FromFd(*std::move(fd), access);
+  absl::StatusOr<Segment> segment = FromFd(*std::move(fd), access);
+  if (segment.ok()) return segment;
+  return Annotate(segment.status(), absl::StrCat("opening shm segment ", name));
 }
 
 absl::Status Segment::Unlink(absl::string_view name) {
   // Who is about to remove a stale one has looked at what the name leads to,
   // and that must not change before he does.
-  const absl::StatusOr<UniqueFd> fd = OpenShared(name);
+  const absl::StatusOr<UniqueFd> fd = OpenShared(name, Access::kRead);
   if (absl::IsUnavailable(fd.status())) return fd.status();
   return UnlinkNamedMemory(name);
 }
@@ -226,12 +252,16 @@ absl::StatusOr<std::vector<Segment::Listing>> Segment::List() {
   const absl::StatusOr<std::vector<std::string>> names = ListNamedMemory();
   if (!names.ok()) return names.status();
   std::vector<Listing> listings;
-  for (const std::string& name : *names) {
-    const absl::StatusOr<UniqueFd> fd = OpenNamedMemory(name);
-    if (!fd.ok()) continue;  // gone since
-    const std::optional<Listing> listing = Inspect(name, fd->get());
-    if (listing.has_value()) listings.push_back(*listing);
-  }
+  // Most of these files may be anybody's, with his locks on them.
+  const absl::Status status = RunWithOwnDescriptors([&] {
+    for (const std::string& name : *names) {
+      const absl::StatusOr<UniqueFd> fd = OpenNamedMemory(name, Access::kRead);
+      if (!fd.ok()) continue;  // gone since
+      const std::optional<Listing> listing = Inspect(name, fd->get());
+      if (listing.has_value()) listings.push_back(*listing);
+    }
+  });
+  if (!status.ok()) return Annotate(status, "listing shm segments");
   return listings;
 }
 
@@ -239,24 +269,12 @@ absl::StatusOr<std::vector<std::string>> Segment::RemoveStale() {
   const absl::StatusOr<std::vector<std::string>> names = ListNamedMemory();
   if (!names.ok()) return names.status();
   std::vector<std::string> removed;
-  for (const std::string& name : *names) {
-    const absl::StatusOr<UniqueFd> fd = OpenNamedMemory(name);
-    if (!fd.ok()) continue;
-    const std::optional<Listing> listing = Inspect(name, fd->get());
-    if (!listing.has_value() || listing->in_use || listing->dead == 0) continue;
-    // Nobody can begin to use it as long as we have it, and whoever opened it
-    // before finds that its name is gone.
-    const absl::StatusOr<bool> claimed = ClaimFile(fd->get());
-    if (!claimed.ok() || !*claimed) continue;
-    // Whoever came in between has left again, and may have done so in order.
-    const std::optional<Listing> again = Inspect(name, fd->get());
-    if (!again.has_value() || again->dead == 0) continue;
-    // The name might lead to another file meanwhile; from here on not, see
-    // Unlink.
-    const absl::StatusOr<UniqueFd> same = OpenNamedMemory(name);
-    if (!same.ok() || !IsSameFile(same->get(), fd->get())) continue;
-    if (UnlinkNamedMemory(name).ok()) removed.push_back(name);
-  }
+  const absl::Status status = RunWithOwnDescriptors([&] {
+    for (const std::string& name : *names) {
+      if (RemoveIfStale(name)) removed.push_back(name);
+    }
+  });
+  if (!status.ok()) return Annotate(status, "removing stale shm segments");
   return removed;
 }
 

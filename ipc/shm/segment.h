@@ -5,8 +5,8 @@
 //
 //   absl::StatusOr<Segment> segment = Segment::CreateAnonymous(4096);
 //   auto score = Value<int64_t>::Attach(*segment, 0);
-//   auto names = Array<Name>::Attach(*segment, Value<int64_t>::SizeBytes(),
-//   20);
+//   constexpr size_t kNames = Value<int64_t>::SizeBytes();
+//   auto names = Array<Name>::Attach(*segment, kNames, 20);
 //   ... grant segment->fd() to another process, which calls
 //   absl::StatusOr<Segment> same = Segment::FromFd(std::move(fd));
 //
@@ -32,8 +32,16 @@
 //
 // Distrust: everything that FromFd reads is checked once and copied to private
 // memory. The size of an anonymous segment is sealed, so that no peer can cause
-// a SIGBUS. That of a named one cannot be: another process of this user that
-// truncates the file kills whoever uses it then, as it could by a signal.
+// a SIGBUS; unless it has huge pages: a peer that may write can punch a hole
+// (fallocate(2)), and no seal keeps it from that while there are others who may
+// write. If the machine then has no huge page free, whoever touches it next
+// dies; so Options::huge_pages is for peers one trusts. Nor can the size of a
+// named one be sealed: another process of this user that truncates the file
+// kills whoever uses it then, as it could by a signal.
+//
+// Locks by F_SETLK, of lockf(3), on a named segment's file are dropped when
+// this process opens and closes it, as by Open and Unlink: see fcntl(2). List
+// and RemoveStale leave such locks alone.
 //
 // Fork: a child may use the Segments it inherits; it is a participant of its
 // own from its first lock on. See ipc/base/participants.h for clone and vfork.
@@ -61,7 +69,10 @@
 namespace ipc::shm {
 
 // kRead maps the memory so that this process cannot change it. It then takes no
-// part in locks: Value::Load and Array::Snapshot work, Store and Lock do not.
+// part in locks: Value::Load and Array::Snapshot work, WaitForChange and
+// Event::Wait do, if perhaps 20 ms late; Store and Lock do not. A name is then
+// opened for reading as well, so its mode may be 0400, and who is handed fd()
+// cannot write either.
 using Access = Mapping::Access;
 
 class Segment {
@@ -74,7 +85,10 @@ class Segment {
   struct Options {
     // To be had only if the machine keeps some free; otherwise it is made of
     // ordinary ones, see huge_pages(). The fewer pages, the fewer faults and
-    // misses of the TLB; but the size is rounded up to some MiB.
+    // misses of the TLB; but the size is rounded up to some MiB, and a peer
+    // that may write can cause a SIGBUS, see above. Not for named ones, which
+    // are files of /dev/shm: that has huge pages only if it was mounted so, by
+    // huge= of tmpfs(5), and then for all.
     bool huge_pages = false;
   };
 

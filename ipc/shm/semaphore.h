@@ -19,14 +19,14 @@
 //
 // What holds, whoever is killed and wherever:
 // 1. No unit is lost or doubled. Those of a process that was killed go back
-//    within 10 ms of somebody waiting for one; whoever then gets it is told so,
-//    once for each, by Permit::previous_owner_died().
-// 2. Consume and Release are done or not done; a unit whose Consume was cut
-//    short goes back.
+//    within 15 ms of somebody waiting for one; as many of those who then get
+//    one are told so, by Permit::previous_owner_died(). If one is killed while
+//    it is told, or while it finds the dead, somebody may be told once more.
+// 2. Consume and Release are done or not done.
 // 3. No system call while nobody has to wait. Not fair.
-// 4. Each call changes the semaphore under a lock, for an instant. One that is
-//    stopped in there is alive and keeps the others waiting, and those without
-//    a time-out, such as Release, for as long as it is.
+// 4. Only Acquire ever waits. Release and Consume, of a semaphore and of a
+//    Permit, and so its destructor, take no lock: they end whoever is stopped,
+//    and wherever.
 //
 // Python's acquire is Acquire and Consume, its release is Release; but then a
 // unit dies with its process, as there.
@@ -36,8 +36,10 @@
 // keeps its segment mapped, and copies are cheap; so does a Permit. Fork: a
 // child does not hold what its parent holds.
 //
-// How: under a lock that outlives its holder, a table of how many units each
-// process holds, from which everything else follows.
+// How: a table of how many units each process holds, and the number that was
+// released less those consumed; what is there follows from these. Only the
+// owner changes its entry: it takes units under a lock that outlives its
+// holder, and gives them back without.
 #ifndef IPC_SHM_SEMAPHORE_H_
 #define IPC_SHM_SEMAPHORE_H_
 
@@ -58,17 +60,19 @@
 namespace ipc::shm {
 namespace internal {
 
-// All bytes zero is a semaphore with the units it begins with. Changed under
-// the monitor only.
+// All bytes zero is a semaphore with the units it begins with.
 struct SemaphoreHeader {
   std::atomic<uint64_t> layout;  // see ipc/shm/layout.h
   Monitor monitor;
-  std::atomic<int64_t> added;        // units released less those consumed
-  std::atomic<uint64_t> held;        // the sum of all `holdings`
+  // Units released less those consumed. Changed without the lock.
+  std::atomic<int64_t> added;
+  // These two under the lock.
   std::atomic<uint64_t> inherited;   // of the dead, and nobody was told yet
   std::atomic<uint32_t> holder_end;  // more than any index used; only grows
   uint32_t reserved;
-  // How many units a participant holds: its epoch << 32 | the number.
+  // How many units a participant holds: its epoch << 32 | the number. Under the
+  // lock it raises its own, and others clear that of a dead one; it lowers it
+  // without.
   std::atomic<uint64_t> holdings[Segment::kMaxParticipants];
 };
 static_assert(sizeof(SemaphoreHeader) == 64 + 8 * Segment::kMaxParticipants);
@@ -94,10 +98,10 @@ class SemaphoreCore {
   absl::Status GiveBack(Participant holder, bool consume);
   // FailedPrecondition if there would be more than `max`.
   absl::Status Add(uint64_t count, uint64_t max);
-  absl::StatusOr<uint64_t> Available() const;
+  uint64_t Available() const;
 
  private:
-  void Repair() const;
+  uint64_t Held() const;
   // Takes from the dead; returns whether there were any.
   bool Inherit() const;
   int64_t available() const;
@@ -119,13 +123,13 @@ class Permit {
   Permit& operator=(Permit&&) = delete;
   ~Permit() { Release().IgnoreError(); }
 
-  // Whether whoever had this unit before was killed while it had it. Said of
-  // one Permit only.
+  // Whether somebody was killed while it held a unit, and this is told of that.
   bool previous_owner_died() const { return unit_.inherited; }
 
   // Gives it back now. FailedPrecondition if it was given back or consumed.
   absl::Status Release() { return End(/*consume=*/false); }
   // Takes it for good: it is back when somebody calls Release of the semaphore.
+  // FailedPrecondition as Release. Neither waits.
   absl::Status Consume() { return End(/*consume=*/true); }
 
  private:
@@ -159,10 +163,13 @@ class Semaphore : public internal::Placed<Semaphore> {
   absl::StatusOr<Permit> Acquire(
       absl::Duration timeout = absl::InfiniteDuration());
 
-  // So many units more. FailedPrecondition if there would be more than 2^31-1.
+  // So many units more. FailedPrecondition if there would be more than 2^31-1;
+  // PermissionDenied if the segment is mapped for reading. Does not wait.
   absl::Status Release(uint64_t count = 1);
 
-  // How many could be taken now: those of the dead only if that was noticed.
+  // About how many could be taken now: those of the dead only if that was
+  // noticed. Does not wait; OK always, also if the segment is mapped for
+  // reading.
   absl::StatusOr<uint64_t> Available() const { return core_.Available(); }
 
  private:

@@ -4,8 +4,8 @@
 //
 // Example:
 //
-//   absl::StatusOr<SharedMemory> frame = SharedMemory::Create("frame", 1 <<
-//   20); std::memcpy(frame->bytes().data(), pixels.data(), pixels.size());
+//   auto frame = SharedMemory::Create("frame", 1 << 20);
+//   std::memcpy(frame->bytes().data(), pixels.data(), pixels.size());
 //   ...
 //   absl::Status status = frame->Unlink();
 //

@@ -6,11 +6,14 @@
 //   const or volatile;
 // - at most 64-byte aligned.
 //
-// A struct may still hide a pointer in a member, and no compiler can tell.
-// Known view types are refused; declare your own so:
+// Pointers are also found in members, and in those of members. What cannot be
+// seen into, such as a union, is refused as well, until it is declared:
 //
 //   template <>
-//   inline constexpr bool ipc::shm::kHoldsPointers<my::View> = true;
+//   inline constexpr bool ipc::shm::kHoldsPointers<my::Tagged> = false;
+//
+// See holds_pointers.h for what can be seen. An address in a uintptr_t is a
+// number like any other.
 //
 // Mind also that
 // - all bytes zero must be a valid T, for that is a Value's first state;
@@ -22,39 +25,12 @@
 #ifndef IPC_SHM_SHARED_MEMORY_SAFE_H_
 #define IPC_SHM_SHARED_MEMORY_SAFE_H_
 
-#include <array>
 #include <concepts>
-#include <cstddef>
-#include <functional>
-#include <span>
-#include <string_view>
 #include <type_traits>
 
-#include "absl/strings/string_view.h"
-#include "absl/types/span.h"
+#include "ipc/shm/holds_pointers.h"
 
 namespace ipc::shm {
-
-template <typename T>
-inline constexpr bool kHoldsPointers = false;
-template <>
-inline constexpr bool kHoldsPointers<absl::string_view> = true;
-template <typename T>
-inline constexpr bool kHoldsPointers<absl::Span<T>> = true;
-template <typename C, typename Traits>
-inline constexpr bool kHoldsPointers<std::basic_string_view<C, Traits>> = true;
-template <typename T, size_t kExtent>
-inline constexpr bool kHoldsPointers<std::span<T, kExtent>> = true;
-template <typename T>
-inline constexpr bool kHoldsPointers<std::reference_wrapper<T>> = true;
-template <typename T>
-inline constexpr bool kHoldsPointers<T*> = true;
-template <typename C, typename T>
-inline constexpr bool kHoldsPointers<T C::*> = true;
-template <>
-inline constexpr bool kHoldsPointers<std::nullptr_t> = true;
-template <typename T, size_t kSize>
-inline constexpr bool kHoldsPointers<std::array<T, kSize>> = kHoldsPointers<T>;
 
 // One concept a reason, so that the compiler's message is a sentence.
 template <typename T>
@@ -63,7 +39,7 @@ concept IsAnObjectWithoutQualifiers =
 template <typename T>
 concept IsNotACArray = !std::is_array_v<T>;
 template <typename T>
-concept HoldsNoPointers = !kHoldsPointers<std::remove_cvref_t<T>>;
+concept IsKnownToHoldNoPointers = !kHoldsPointers<T>;
 template <typename T>
 concept IsTriviallyCopyableAndDestructible =
     std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>;
@@ -75,8 +51,9 @@ concept IsAtMost64ByteAligned = alignof(T) <= 64;
 
 template <typename T>
 concept SharedMemorySafe = IsAnObjectWithoutQualifiers<T> && IsNotACArray<T> &&
-    HoldsNoPointers<T> && IsTriviallyCopyableAndDestructible<T> &&
-    IsCopyableAndDefaultConstructible<T> && IsAtMost64ByteAligned<T>;
+    IsTriviallyCopyableAndDestructible<T> &&
+    IsCopyableAndDefaultConstructible<T> && IsKnownToHoldNoPointers<T> &&
+    IsAtMost64ByteAligned<T>;
 
 }  // namespace ipc::shm
 

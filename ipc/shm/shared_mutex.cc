@@ -14,6 +14,8 @@ using internal::RobustLock;
 
 constexpr uint32_t kWaiting = uint32_t{1} << 31;
 constexpr absl::Duration kPark = absl::Milliseconds(10);
+// How often one whose time is over tries again where others were faster.
+constexpr int kLateRounds = 64;
 
 constexpr uint32_t EpochOf(uint64_t word) {
   return static_cast<uint32_t>(word >> 32);
@@ -87,13 +89,20 @@ absl::Status SharedMutex::AcquireSharedFor(absl::Duration timeout) {
   if (!self.ok()) return self.status();
   if (Enter(*self)) return absl::OkStatus();
   const Deadline deadline = Deadline::After(timeout);
-  while (true) {
-    absl::Status status = header()->writer.AwaitFree(segment(), deadline);
-    const bool entered = status.ok() && Enter(*self);
-    if (status.ok() && !entered) continue;
-    header()->writer.EndWait();
-    return status;
+  absl::Status status;
+  for (int late = 0;;) {
+    status = header()->writer.AwaitFree(segment(), deadline);
+    if (!status.ok() || Enter(*self)) break;
+    // Writers come one after the other.
+    if (deadline.HasPassed() && ++late > kLateRounds) {
+      status = absl::DeadlineExceededError(
+          absl::StrCat("locking in shm segment, fd ", fd(),
+                       ": writers take it all the time; wait longer"));
+      break;
+    }
   }
+  header()->writer.EndWait();
+  return status;
 }
 
 absl::Status SharedMutex::UnlockShared() {
@@ -111,10 +120,12 @@ bool SharedMutex::Enter(Participant self) {
   };
   // Relaxed: it saves the rest, no more.
   if (is_taken(std::memory_order_relaxed)) return false;
-  // All of these are seq_cst: a writer takes the lock, then reads reader_end
-  // and the counts; we write both, then read the lock. In the one order of them
-  // all either the writer sees our count or we see that the lock is taken.
-  uint32_t end = header.reader_end.load(std::memory_order_relaxed);
+  // Seq_cst: a writer takes the lock, then reads reader_end and the counts; we
+  // write both, then read the lock. In the one order of all these either the
+  // writer sees our count or we see that the lock is taken. (If the count of an
+  // earlier reader has raised reader_end, we have read that, and so it is
+  // before ours in that order.)
+  uint32_t end = header.reader_end.load();
   while (end <= self.index &&
          !header.reader_end.compare_exchange_weak(end, self.index + 1)) {
   }
@@ -167,6 +178,7 @@ absl::Status SharedMutex::AwaitReader(uint32_t index, Deadline deadline) {
   std::atomic<uint64_t>& word = header()->readers[index].word;
   // Acquire, as part of seq_cst, pairs with the release in Leave.
   uint64_t seen = word.load();
+  int late = 0;
   while (CountOf(seen) != 0) {
     if (!deadline.HasPassed()) {
       static SpinHistory history;
@@ -186,7 +198,7 @@ absl::Status SharedMutex::AwaitReader(uint32_t index, Deadline deadline) {
                                        std::memory_order_relaxed)) {
         break;
       }
-      continue;
+      if (!deadline.HasPassed() || ++late <= kLateRounds) continue;
     }
     if (deadline.HasPassed()) {
       return absl::DeadlineExceededError(absl::StrCat(

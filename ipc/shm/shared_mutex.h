@@ -135,38 +135,50 @@ class SharedMutex : public internal::Placed<SharedMutex>,
 class SharedMutex::Guard {
  public:
   Guard(Guard&& other) noexcept
-      : mutex_(std::exchange(other.mutex_, nullptr)) {}
+      : mutex_(std::exchange(other.mutex_, nullptr)), owner_(other.owner_) {}
   Guard& operator=(Guard&&) = delete;
+  // In a forked child it does nothing, whatever that holds itself.
   ~Guard() {
-    if (mutex_ != nullptr) mutex_->unlock();
+    if (mutex_ != nullptr && mutex_->segment().IsSelf(owner_)) {
+      mutex_->unlock();
+    }
   }
 
   bool previous_owner_died() const { return mutex_->previous_owner_died(); }
 
  private:
   friend class SharedMutex;
-  explicit Guard(SharedMutex* mutex) : mutex_(mutex) {}
+  explicit Guard(SharedMutex* mutex) : mutex_(mutex) {
+    mutex_->segment().GetSelf(&owner_);
+  }
 
   SharedMutex* mutex_;
+  Participant owner_;  // who we are while we hold it
 };
 
 // Holds it with other readers until destroyed. Move-only.
 class SharedMutex::SharedGuard {
  public:
   SharedGuard(SharedGuard&& other) noexcept
-      : mutex_(std::exchange(other.mutex_, nullptr)) {}
+      : mutex_(std::exchange(other.mutex_, nullptr)), owner_(other.owner_) {}
   SharedGuard& operator=(SharedGuard&&) = delete;
+  // In a forked child it does nothing, whatever that holds itself.
   ~SharedGuard() {
-    if (mutex_ != nullptr) mutex_->unlock_shared();
+    if (mutex_ != nullptr && mutex_->segment().IsSelf(owner_)) {
+      mutex_->unlock_shared();
+    }
   }
 
   bool previous_owner_died() const { return mutex_->previous_owner_died(); }
 
  private:
   friend class SharedMutex;
-  explicit SharedGuard(SharedMutex* mutex) : mutex_(mutex) {}
+  explicit SharedGuard(SharedMutex* mutex) : mutex_(mutex) {
+    mutex_->segment().GetSelf(&owner_);
+  }
 
   SharedMutex* mutex_;
+  Participant owner_;  // who we are while we hold it
 };
 
 }  // namespace ipc::shm

@@ -25,12 +25,14 @@ class StdLockable {
  public:
   // As std::mutex::lock, throws std::system_error where Lock returns a Status,
   // which with an infinite time-out means that the segment is mapped for
-  // reading, or that a forked child could not attach to it.
+  // reading (operation_not_permitted), that there are too many participants,
+  // descriptors or locks of a thread (resource_unavailable_try_again), or that
+  // a forked child could not attach to it for another reason (io_error).
   void lock() { ThrowUnlessOk(self().AcquireFor(absl::InfiniteDuration())); }
   bool try_lock() { return self().AcquireFor(absl::ZeroDuration()).ok(); }
   template <typename Rep, typename Period>
   bool try_lock_for(std::chrono::duration<Rep, Period> timeout) {
-    return self().AcquireFor(absl::FromChrono(timeout)).ok();
+    return self().AcquireFor(ToDuration(timeout)).ok();
   }
   template <typename Clock, typename Duration>
   bool try_lock_until(std::chrono::time_point<Clock, Duration> deadline) {
@@ -42,12 +44,32 @@ class StdLockable {
  protected:
   static void ThrowUnlessOk(const absl::Status& status) {
     if (status.ok()) return;
-    throw std::system_error(
-        std::make_error_code(std::errc::operation_not_permitted),
-        std::string(status.message()));
+    throw std::system_error(std::make_error_code(CodeFor(status.code())),
+                            std::string(status.message()));
+  }
+  template <typename Rep, typename Period>
+  static absl::Duration ToDuration(std::chrono::duration<Rep, Period> time) {
+    if constexpr (requires { absl::FromChrono(time); }) {
+      return absl::FromChrono(time);
+    } else {
+      // Such as of a floating number of minutes.
+      return absl::Seconds(std::chrono::duration<double>(time).count());
+    }
   }
 
  private:
+  static std::errc CodeFor(absl::StatusCode code) {
+    switch (code) {
+      case absl::StatusCode::kPermissionDenied:
+        return std::errc::operation_not_permitted;
+      case absl::StatusCode::kResourceExhausted:
+        return std::errc::resource_unavailable_try_again;
+      case absl::StatusCode::kDeadlineExceeded:
+        return std::errc::timed_out;
+      default:
+        return std::errc::io_error;
+    }
+  }
   Derived& self() { return static_cast<Derived&>(*this); }
 };
 
@@ -62,7 +84,7 @@ class StdSharedLockable : public StdLockable<Derived> {
   }
   template <typename Rep, typename Period>
   bool try_lock_shared_for(std::chrono::duration<Rep, Period> timeout) {
-    return self().AcquireSharedFor(absl::FromChrono(timeout)).ok();
+    return self().AcquireSharedFor(this->ToDuration(timeout)).ok();
   }
   template <typename Clock, typename Duration>
   bool try_lock_shared_until(

@@ -16,17 +16,23 @@
 //
 // What holds, whoever is killed and wherever:
 // 1. Load gives a T that somebody stored, or zeroes if nobody has: never a mix.
-// 2. A Load that begins after a Store has returned gives that T or a later one.
+// 2. A Load that begins after a Store has returned gives that T or a later one,
+//    for all who know that it has returned: by another Value, a lock or a
+//    message. Up to 8 bytes that is all; a Store may then be seen by others
+//    some nanoseconds after the Loads which come next in its process. So if two
+//    processes each Store to one Value and then Load the other's, both may see
+//    the old one. If that matters, store by Update, which does not return
+//    before it is seen.
 // 3. A dead writer blocks nobody. What it was storing is stored or is not.
 // 4. A writer that is stopped in the midst of Store keeps other writers waiting
 //    (DeadlineExceeded), for it is alive, but no reader; and nobody at all if T
 //    has 8 bytes or less.
 //
 // How: up to 8 bytes, one atomic word, and a Store is a plain store. More, four
-// copies, of which writers fill
-// an unused one under a lock that outlives its owner, and then flip to it with
-// one store (ipc/shm/versioned_copies.h): 64 + 4 * sizeof(T) bytes, rounded up.
-// No system call but to wake somebody who waits, or when writers collide.
+// copies, of which writers fill an unused one under a lock that outlives its
+// owner, and then flip to it with one store (ipc/shm/versioned_copies.h): 64 +
+// 4 * sizeof(T) bytes, rounded up. No system call but to wake somebody who
+// waits, or when writers collide.
 //
 // The order of Stores of one process is that of everybody: a Load that sees a
 // T also sees what its writer wrote elsewhere before.
@@ -46,6 +52,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/utility/utility.h"
 #include "ipc/base/asymmetric_fence.h"
@@ -73,6 +80,12 @@ class Value {
   // Attach.
   static absl::StatusOr<Value> FromFd(UniqueFd fd,
                                       Access access = Access::kReadWrite);
+  // The same under a name, which has its first value when it has that; errors
+  // as Segment::Create and Open. Segment::Unlink removes the name.
+  static absl::StatusOr<Value> Create(absl::string_view name,
+                                      const T& initial = T());
+  static absl::StatusOr<Value> Open(absl::string_view name,
+                                    Access access = Access::kReadWrite);
   // The Value at `offset` of the user area, all zero if nobody has stored yet.
   // FailedPrecondition if something else is there or it does not fit;
   // InvalidArgument if `offset` is not a multiple of Segment::kAlignment.
@@ -175,6 +188,26 @@ absl::StatusOr<Value<T>> Value<T>::CreateAnonymous(const T& initial) {
 template <SharedMemorySafe T>
 absl::StatusOr<Value<T>> Value<T>::FromFd(UniqueFd fd, Access access) {
   absl::StatusOr<Segment> segment = Segment::FromFd(std::move(fd), access);
+  if (!segment.ok()) return segment.status();
+  return Attach(*std::move(segment), 0);
+}
+
+template <SharedMemorySafe T>
+absl::StatusOr<Value<T>> Value<T>::Create(absl::string_view name,
+                                          const T& initial) {
+  absl::StatusOr<Value> value = absl::UnknownError("not attached");
+  const absl::StatusOr<Segment> segment =
+      Segment::Create(name, SizeBytes(), [&](const Segment& unnamed) {
+        value = Attach(unnamed, 0);
+        return value.ok() ? value->Store(initial) : value.status();
+      });
+  if (!segment.ok()) return segment.status();
+  return value;
+}
+
+template <SharedMemorySafe T>
+absl::StatusOr<Value<T>> Value<T>::Open(absl::string_view name, Access access) {
+  absl::StatusOr<Segment> segment = Segment::Open(name, access);
   if (!segment.ok()) return segment.status();
   return Attach(*std::move(segment), 0);
 }

@@ -16,11 +16,10 @@
 // Memory orders. Fill v+1 begins with a release fence, after the store of
 // version v by this writer or, through the lock, an earlier one; a reader's
 // copy ends with an acquire fence. So a reader that has copied a word of it
-// sees version
-// >= v afterwards. Had it begun with s in the same copy, s = v+1 - n*kCopies,
-// it finds t - s >= kCopies - 1 and retries. Conversely the reader's acquire
-// load of s, paired with the release store of the version, makes it see the
-// whole of fill s or something later.
+// sees version v or a later one afterwards. Had it begun with s in the same
+// copy, s = v+1 - n*kCopies, it finds t - s >= kCopies - 1 and retries.
+// Conversely the reader's acquire load of s, paired with the release store of
+// the version, makes it see the whole of fill s or something later.
 //
 //   copies: kCopies * CopySize(bytes) bytes, 64-byte aligned, zero at first
 #ifndef IPC_SHM_VERSIONED_COPIES_H_

@@ -5,13 +5,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <string>
+#include <thread>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
+#include "ipc/base/memory.h"
 #include "ipc/base/unique_fd.h"
 #include "tests/testing/unique_name.h"
 
@@ -136,6 +139,58 @@ TEST_F(NamedMemoryTest, ForeignOwner) {
 TEST_F(NamedMemoryTest, MoreThanThereIs) {
   EXPECT_EQ(CreateUnnamedFile(size_t{1} << 50).status().code(),
             absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(NamedMemoryTest, RemovesWhatItMeansAndNothingElse) {
+  const absl::StatusOr<UniqueFd> fd = CreateUnnamedFile(4096);
+  ASSERT_TRUE(PublishMemory(fd->get(), name_).ok());
+  const auto unlink_if = [&](const UniqueFd& fd) {
+    const absl::StatusOr<bool> removed = UnlinkIfSame(name_, fd.get());
+    EXPECT_TRUE(removed.ok()) << removed.status();
+    return removed.ok() && *removed;
+  };
+  // Somebody unlinks it and gives another one its name.
+  ASSERT_TRUE(UnlinkNamedMemory(name_).ok());
+  EXPECT_FALSE(unlink_if(*fd));
+  const absl::StatusOr<UniqueFd> other = CreateUnnamedFile(4096);
+  ASSERT_TRUE(PublishMemory(other->get(), name_).ok());
+  EXPECT_FALSE(unlink_if(*fd));
+  EXPECT_TRUE(HasName(other->get()));
+  EXPECT_TRUE(unlink_if(*other));
+  EXPECT_FALSE(HasName(other->get())) << "under no name";
+}
+
+// The same while others do that all the time: what has been given the name in
+// good order is never removed.
+TEST_F(NamedMemoryTest, RemovesNothingElseInARace) {
+  const absl::StatusOr<UniqueFd> stale = CreateUnnamedFile(4096);
+  // By which it can be given its name again.
+  const std::string kept = absl::StrCat(name_, ".kept");
+  ASSERT_TRUE(PublishMemory(stale->get(), kept).ok());
+  std::atomic<bool> stop = false;
+  std::thread remover([&] {
+    while (!stop) (void)UnlinkIfSame(name_, stale->get());
+  });
+  for (int i = 0; i < 2000; ++i) {
+    ASSERT_TRUE(PublishMemory(stale->get(), name_).ok());
+    (void)UnlinkNamedMemory(name_);
+    const absl::StatusOr<UniqueFd> live = CreateUnnamedFile(4096);
+    ASSERT_TRUE(PublishMemory(live->get(), name_).ok());
+    ASSERT_TRUE(HasName(live->get()));
+    // It may be without its name for an instant.
+    while (!UnlinkNamedMemory(name_).ok()) {
+    }
+  }
+  stop = true;
+  remover.join();
+  EXPECT_TRUE(UnlinkNamedMemory(kept).ok());
+}
+
+TEST_F(NamedMemoryTest, IsOpenedForReading) {
+  { ASSERT_TRUE(PublishMemory(CreateUnnamedFile(4096)->get(), name_).ok()); }
+  const auto fd = OpenNamedMemory(name_, Mapping::Access::kRead);
+  ASSERT_TRUE(fd.ok());
+  EXPECT_EQ(fcntl(fd->get(), F_GETFL) & O_ACCMODE, O_RDONLY);
 }
 
 }  // namespace

@@ -910,7 +910,8 @@ TEST(HostileHammerTest, NoPlaceToWait) {
       [](Ground& ground, uint64_t n) {
         ground.Word(kWaiterEnd).store(ConditionVariable::kMaxWaiters);
         for (uint32_t i = 0; i < ConditionVariable::kMaxWaiters; ++i) {
-          ground.Word(kWaiters + i * 16).store(DeadWaiter(n, 1));
+          ground.Word(kWaiters + i * sizeof(internal::Waiter))
+              .store(DeadWaiter(n, 1));
         }
       },
       [](const Segment& segment) {

@@ -1,13 +1,14 @@
 /* The lock of ipc/shm, for the model checker spin (spinroot.com): all
- * interleavings of ipc/shm/robust_lock.cc and ipc/base/participants.cc at small
- * bounds, with a death before any step.
+ * interleavings of those who take and release it, by ipc/shm/robust_lock.cc and
+ * ipc/base/participants.cc, at small bounds, with a death before any step.
  *
  * Each access to shared memory is a step of its own, and so is each question to
  * the kernel. What is done with a value that was loaded is an alternative for
  * each value, and a CAS has two: it succeeds, or it fails.
  *
  * Memory is sequentially consistent, as spin knows no other. The memory orders
- * are argued in robust_lock.cc, and ThreadSanitizer checks them.
+ * are argued in robust_lock.cc; no tool checks them but ThreadSanitizer, and
+ * that between the threads of one process only.
  *
  * Who waits spins, by any number of loads, and may ask for the lock at any of
  * them: ASK. The moments that others wait then, to let it be taken, are no steps
@@ -42,9 +43,11 @@
  *   does happen: the tick is there for it, by which a sleep is too long and not
  *   for ever.
  *
- * What is left out: several threads of one participant, which end together;
- * forks; owners that lose their file lock alone, by closing descriptors they do
- * not own; words that are garbage.
+ * What is left out: AwaitFree, by which the readers of a SharedMutex wait, and
+ * which frees the lock of a dead owner; `wanted` and `holder_cpu`, which are
+ * hints; several threads of one participant, which end together; forks; owners
+ * that lose their file lock alone, by closing descriptors they do not own; words
+ * that are garbage, and the limit to how often a late one tries again.
  *
  * Nothing else bounds a run: workers take and release the lock without end.
  * Locals are zeroed where their values have no further use.
