@@ -44,8 +44,10 @@ class Doorbell {
 
   // Wakes one, or as many as may have use for what happened.
   void Ring(int count = 1) {
-    if (waiting_.load() != 0) Wake(count);
+    if (IsAnnounced()) Wake(count);
   }
+  // Whether somebody may sleep.
+  bool IsAnnounced() const { return waiting_.load() != 0; }
   // For what concerns every waiter. A system call in any case: while one wakes
   // up, the flag is clear and others still sleep.
   void RingAll() { Wake(INT_MAX); }

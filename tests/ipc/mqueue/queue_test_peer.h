@@ -3,6 +3,8 @@
 #ifndef TESTS_IPC_MQUEUE_QUEUE_TEST_PEER_H_
 #define TESTS_IPC_MQUEUE_QUEUE_TEST_PEER_H_
 
+#include <optional>
+
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -22,7 +24,7 @@ class QueueTestPeer {
   // no process is stopped for half of them.
   static absl::StatusOr<Queue> CreateWithLapBits(const Options& options,
                                                  int lap_bits) {
-    return Queue::CreateWith(options, lap_bits, 0, "");
+    return Queue::CreateWith(options, lap_bits, 0, std::nullopt);
   }
 
   // How soon a waiter looks for the dead, instead of kParkTick. For this object
@@ -31,6 +33,7 @@ class QueueTestPeer {
     queue.core_->park_tick = tick;
   }
 
+  static QueueCore& core(Queue& queue) { return *queue.core_; }
   static SlotRing& ring(Queue& queue) { return queue.core_->lanes[0]; }
   static const Geometry& geometry(Queue& queue) {
     return queue.core_->geometry;
