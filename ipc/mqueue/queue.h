@@ -80,8 +80,10 @@
 // and destroying it. Not in a signal handler. Calls are not cancellation points
 // for pthread_cancel.
 //
-// Lifetime: the segment lives for as long as a process has it open. A Queue
-// that was moved from may only be destroyed or assigned to.
+// Lifetime: the segment lives for as long as a process has it open; a name
+// stays until Unlink, also where all users were killed
+// (shm::Segment::RemoveStale does not touch queues). A Queue that was moved
+// from may only be destroyed or assigned to.
 #ifndef IPC_MQUEUE_QUEUE_H_
 #define IPC_MQUEUE_QUEUE_H_
 

@@ -137,7 +137,7 @@ SlotRing::Outcome SlotRing::BeginReceive(Participant self, Claim* claim) {
       }
       if (ahead == -1 && word.state() == SlotState::kRequeued) {
         // Its reaper has not announced it yet.
-        if (scans++ >= kMaxScans) return Outcome::kCorrupt;
+        if (scans++ >= kMaxScans) return Outcome::kWouldBlock;
         if (TakeRequeued(self, claim)) return Outcome::kOk;
         continue;
       }

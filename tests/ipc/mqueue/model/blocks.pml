@@ -35,18 +35,18 @@
  *   survivor would reap them, receive all that is left, and find each slot and
  *   each block free. The same without killing and reaping anybody, where nobody
  *   is within an operation. So no block leaks.
- *
  * - The end is told (AT_END, with ACK) only when all that was sent has been
  *   acknowledged: once the queue is closed and every slot is empty, who looks at
  *   each block once, as QueueCore::AtEnd does, finds those that are HELD or
  *   REDELIVER, wherever the messages go meanwhile and whoever dies.
  *
- * What is left out, as slot_ring.pml has it: positions as hints (here, the slot
- * at the head or the tail is claimed in one step), laps that are mistaken for
- * each other, leaving the table. And a living process that has lost its lock:
- * between the reaper's two steps, with the block and with the slot, it can
- * still take its own, so that the message it is just sending or receiving is
- * lost, or its block leaks.
+ * What is left out: that a sender may overwrite, which takes a message from its
+ * slot as a receiver does, or by one CAS, REDELIVER(g) -> FREE(g+1). And as
+ * slot_ring.pml has it: positions as hints (here, the slot at the head or the
+ * tail is claimed in one step), laps that are mistaken for each other, leaving
+ * the table. And a living process that has lost its lock: between the reaper's
+ * two steps, with the block and with the slot, it can still take its own, so
+ * that the message it is just sending or receiving is lost, or its block leaks.
  */
 
 #ifndef PRODUCERS

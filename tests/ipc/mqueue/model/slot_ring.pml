@@ -26,7 +26,8 @@
  *
  * What is left out: HealOrphan, which is for peers that break the rules;
  * sleeping and waking, see doorbell.pml: who finds the ring full or empty looks
- * again at any time; statistics.
+ * again at any time; that a reaper helps the positions forward, as the next
+ * producer or consumer would with the same CAS; statistics.
  *
  * To keep the states few:
  * - Positions start at the last lap before the wrap-around.
