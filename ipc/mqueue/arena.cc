@@ -85,27 +85,28 @@ bool Arena::CouldAllocate(uint64_t bytes, uint32_t lane) const {
 // that want the same block, the one that has the later blocks goes on.
 bool Arena::TakeRun(Participant self, uint32_t first, uint32_t blocks,
                     BlockName* block, uint32_t* next) {
-  const BlockWord seen = Load(first);
   *next = first + 1;
+  const BlockWord seen = Load(first);
   if (!IsFree(seen)) return false;
   for (uint32_t i = 1; i < blocks; ++i) {
+    if (IsFree(Load(first + i))) continue;
     *next = first + i + 1;
-    if (!IsFree(Load(first + i))) return false;
+    return false;
   }
   // Relaxed: the number alone matters, and it is published by the word.
   const uint32_t generation =
       header(first).generation.fetch_add(1, std::memory_order_relaxed) + 1;
   const BlockWord mine = BlockWord::Of(BlockState::kLoaned, generation, self);
-  *next = first + 1;
   if (!Change(first, seen, mine)) return false;
   for (uint32_t i = 1; i < blocks; ++i) {
-    *next = first + i + 1;
     const BlockWord part = Load(first + i);
-    if (!IsFree(part) ||
-        !Change(first + i, part, BlockWord::PartOf(first, generation))) {
-      Change(first, mine, BlockWord::Of(BlockState::kFree, generation));
-      return false;
+    if (IsFree(part) &&
+        Change(first + i, part, BlockWord::PartOf(first, generation))) {
+      continue;
     }
+    Change(first, mine, BlockWord::Of(BlockState::kFree, generation));
+    *next = first + i + 1;
+    return false;
   }
   *block = {first, generation};
   return true;
