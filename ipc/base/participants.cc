@@ -72,10 +72,20 @@ bool IsParticipantLocked(int fd, uint32_t index) {
   return fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
 }
 
-bool IsSameFile(int a, int b) {
-  struct stat stat_a, stat_b;
-  return fstat(a, &stat_a) == 0 && fstat(b, &stat_b) == 0 &&
-         stat_a.st_dev == stat_b.st_dev && stat_a.st_ino == stat_b.st_ino;
+bool IsSameFile(int a, int b) { return FileIdentity(a).IsOf(b); }
+
+FileIdentity::FileIdentity(int fd) {
+  struct stat stat;
+  known_ = fstat(fd, &stat) == 0;
+  if (!known_) return;
+  device_ = stat.st_dev;
+  inode_ = stat.st_ino;
+}
+
+bool FileIdentity::IsOf(int fd) const {
+  const FileIdentity other(fd);
+  return known_ && other.known_ && device_ == other.device_ &&
+         inode_ == other.inode_;
 }
 
 // All Attachments of this process, for the fork handlers. The lock is held
@@ -115,10 +125,11 @@ class AttachmentRegistry {
   static void InChild() {
     // Only the calling thread exists here; relaxed stores are enough. Closing
     // leaves the parent's lock as it is, where F_UNLCK would drop it.
+    Attachment::fork_depth_.fetch_add(1, std::memory_order_relaxed);
     for (Attachment* a = first_; a != nullptr; a = a->next_) {
       a->self_.store(Attachment::kNobody, std::memory_order_relaxed);
       const int fd = a->lock_fd_.exchange(-1, std::memory_order_relaxed);
-      if (fd >= 0) close(fd);
+      a->CloseOwn(fd);
     }
     lock_.unlock();
   }
@@ -131,6 +142,7 @@ class AttachmentRegistry {
 std::mutex AttachmentRegistry::lock_;
 Attachment* AttachmentRegistry::first_ = nullptr;
 bool AttachmentRegistry::handlers_installed_ = false;
+std::atomic<uint32_t> Attachment::fork_depth_{0};
 
 ParticipantTable::Entry ParticipantTable::Load(uint32_t index) const {
   if (index >= capacity_) return {State::kFree, 0};
@@ -169,8 +181,12 @@ Attachment::~Attachment() {
     table_.words_[self >> 32].compare_exchange_strong(
         alive, Pack(State::kFree, epoch + 1));
   }
-  const int lock_fd = lock_fd_.load(std::memory_order_relaxed);
-  if (lock_fd >= 0) close(lock_fd);
+  CloseOwn(lock_fd_.load(std::memory_order_relaxed));
+}
+
+// What is there under our number may be somebody else's by now.
+void Attachment::CloseOwn(int lock_fd) const {
+  if (lock_fd >= 0 && file_.IsOf(lock_fd)) close(lock_fd);
 }
 
 absl::StatusOr<Participant> Attachment::Self() {
@@ -196,7 +212,7 @@ absl::Status Attachment::RenewIfLost() {
   const uint32_t index = static_cast<uint32_t>(self >> 32);
   const ParticipantTable::Entry entry = table_.Load(index);
   const int lock_fd = lock_fd_.load(std::memory_order_relaxed);
-  if (IsSameFile(lock_fd, fd_)) {
+  if (file_.IsOf(lock_fd)) {
     if (entry.state == State::kAlive &&
         entry.epoch == static_cast<uint32_t>(self)) {
       return absl::OkStatus();
@@ -207,24 +223,42 @@ absl::Status Attachment::RenewIfLost() {
     fcntl(lock_fd, F_OFD_SETLK, &lock);
   } else {
     lock_fd_.store(-1, std::memory_order_relaxed);  // no more ours to close
+    // The lock is lost, or held by a copy that nobody knows of: who we were is
+    // dead in either case.
+    uint64_t alive = Pack(State::kAlive, static_cast<uint32_t>(self));
+    table_.words_[index].compare_exchange_strong(
+        alive, Pack(State::kDead, static_cast<uint32_t>(self)));
   }
   self_.store(kNobody, std::memory_order_relaxed);
   return AttachLocked();
 }
 
+// A description of our own: a dup would share its locks with whoever gave us
+// the descriptor.
+absl::StatusOr<UniqueFd> Attachment::OpenAgain() const {
+  const std::string path = absl::StrCat("/proc/self/fd/", fd_);
+  UniqueFd opened(
+      RetryOnEintr([&] { return open(path.c_str(), O_RDWR | O_CLOEXEC); }));
+  if (!opened.ok()) {
+    return PosixError(errno, absl::StrCat("opening the segment anew as ", path,
+                                          " (is /proc mounted?)"));
+  }
+  if (!file_.IsOf(opened.get())) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("fd ", fd_,
+                     " is not the segment any more: this process has closed a "
+                     "descriptor that it does not own"));
+  }
+  return opened;
+}
+
 absl::Status Attachment::AttachLocked() {
-  // A description of our own: a dup would share its locks with whoever gave us
-  // the descriptor.
   UniqueFd opened;
   int lock_fd = lock_fd_.load(std::memory_order_relaxed);
   if (lock_fd < 0) {
-    const std::string path = absl::StrCat("/proc/self/fd/", fd_);
-    opened.Reset(
-        RetryOnEintr([&] { return open(path.c_str(), O_RDWR | O_CLOEXEC); }));
-    if (!opened.ok()) {
-      return PosixError(errno, absl::StrCat("opening the segment anew as ",
-                                            path, " (is /proc mounted?)"));
-    }
+    absl::StatusOr<UniqueFd> again = OpenAgain();
+    if (!again.ok()) return again.status();
+    opened = *std::move(again);
     lock_fd = opened.get();
   }
   for (const bool reaped : {false, true}) {
@@ -268,8 +302,13 @@ bool Attachment::TryIndex(int lock_fd, uint32_t index) {
   return true;
 }
 
-bool Attachment::IsLockedByOther(int lock_fd, uint32_t index) const {
-  return IsParticipantLocked(lock_fd, index);
+bool Attachment::IsUnlocked(int lock_fd, uint32_t index) const {
+  if (IsParticipantLocked(lock_fd, index)) return false;
+  // Rare from here on. The number may lead to another file by now, on which
+  // nobody has a lock, or to the very description that has this one.
+  const absl::StatusOr<UniqueFd> again = OpenAgain();
+  if (again.ok()) return !IsParticipantLocked(again->get(), index);
+  return file_.IsOf(lock_fd);  // no descriptor is left: the next best
 }
 
 bool Attachment::ReapOne(uint32_t index) {
@@ -283,7 +322,7 @@ bool Attachment::ReapOne(uint32_t index) {
 bool Attachment::ReapOne(int lock_fd, uint32_t index) {
   ParticipantTable::Entry entry = table_.Load(index);
   if (entry.state == State::kAlive) {
-    if (IsLockedByOther(lock_fd, index)) return false;
+    if (!IsUnlocked(lock_fd, index)) return false;
     uint64_t alive = Pack(State::kAlive, entry.epoch);
     // Should it fail, the owner has detached or another reaper was faster.
     if (!table_.words_[index].compare_exchange_strong(
@@ -301,11 +340,19 @@ bool Attachment::ReapOne(int lock_fd, uint32_t index) {
   return true;
 }
 
-int Attachment::ReapAll() {
+int Attachment::ReapAll(Deadline deadline) {
+  const int lock_fd = lock_fd_.load(std::memory_order_relaxed);
+  // Should it fail, the next Self() says why.
+  if (lock_fd >= 0 && !file_.IsOf(lock_fd)) RenewIfLost().IgnoreError();
   int dead = 0;
-  for (uint32_t i = 0; i < table_.capacity(); ++i) {
-    if (table_.Load(i).state != ParticipantTable::State::kFree && ReapOne(i)) {
-      ++dead;
+  uint32_t i = next_to_reap_.load(std::memory_order_relaxed);
+  for (uint32_t n = 0; n < table_.capacity(); ++n, ++i) {
+    if (i >= table_.capacity()) i = 0;
+    if (table_.Load(i).state == State::kFree || !ReapOne(i)) continue;
+    ++dead;
+    if (deadline.HasPassed()) {
+      next_to_reap_.store(i + 1, std::memory_order_relaxed);
+      break;
     }
   }
   return dead;
@@ -314,8 +361,7 @@ int Attachment::ReapAll() {
 void Attachment::Abandon() {
   const std::lock_guard<std::mutex> guard(AttachmentRegistry::lock());
   self_.store(kNobody, std::memory_order_relaxed);
-  const int fd = lock_fd_.exchange(-1, std::memory_order_relaxed);
-  if (fd >= 0) close(fd);
+  CloseOwn(lock_fd_.exchange(-1, std::memory_order_relaxed));
 }
 
 }  // namespace ipc

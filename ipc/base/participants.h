@@ -51,7 +51,10 @@
 // escapes this.
 //
 // Not to be done: closing descriptors one does not own. A process that closes
-// "all descriptors" without exec is dead to the others.
+// "all descriptors" without exec is dead to the others, until it notices. What
+// has got the numbers since does them no harm: before anybody is declared dead,
+// the kernel is asked again through a descriptor that surely leads to the
+// segment, and none is closed that does not.
 //
 // Thread safety: all members may be called from any thread.
 #ifndef IPC_BASE_PARTICIPANTS_H_
@@ -67,6 +70,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "ipc/base/deadline.h"
+#include "ipc/base/unique_fd.h"
 
 namespace ipc {
 
@@ -136,6 +141,19 @@ bool IsParticipantLocked(int fd, uint32_t index);
 // Whether both lead to the same file.
 bool IsSameFile(int a, int b);
 
+// The file that a descriptor led to once, to tell whether it still does: the
+// number may have been closed by who does not own it, and given out again.
+class FileIdentity {
+ public:
+  explicit FileIdentity(int fd);
+  bool IsOf(int fd) const;
+
+ private:
+  bool known_;  // false: of no file
+  dev_t device_ = 0;
+  ino_t inode_ = 0;
+};
+
 class Attachment {
  public:
   // Takes away everything in the segment that is marked with exactly this
@@ -170,6 +188,13 @@ class Attachment {
     return packed != kNobody;
   }
 
+  // How many forks this process is away from the one that first attached to
+  // anything. What was noted under another depth was noted by a parent.
+  static uint32_t fork_depth() {
+    // Relaxed: written by a forked child before it has a second thread.
+    return fork_depth_.load(std::memory_order_relaxed);
+  }
+
   // Whether `participant` is who Self() last said, in this process. False in a
   // forked child for what its parent was.
   bool IsSelf(Participant participant) const {
@@ -184,8 +209,11 @@ class Attachment {
   // holding a truncated or an outdated one does no harm.
   bool ReapOne(uint32_t index);
   // The same for all others; a system call for each that is attached. Returns
-  // how many were dead.
-  int ReapAll();
+  // how many were dead. A sweep may take long, and a peer that writes rubbish
+  // can make all look dead: after one it begins no more once the deadline has
+  // passed, and the next call goes on from there. Also attaches anew if it
+  // finds that this process has lost its own lock.
+  int ReapAll(Deadline deadline = Deadline::Infinite());
 
   // To be called when something marked with Self() has been taken away: if this
   // participant has lost its place in the table, though alive, attaches anew.
@@ -203,14 +231,19 @@ class Attachment {
   static constexpr uint64_t kNobody = ~uint64_t{0};
 
   Attachment(int fd, ParticipantTable table, Sweep sweep)
-      : fd_(fd), table_(table), sweep_(std::move(sweep)) {}
+      : fd_(fd), file_(fd), table_(table), sweep_(std::move(sweep)) {}
 
   absl::Status AttachLocked();  // REQUIRES: the registry's lock
+  absl::StatusOr<UniqueFd> OpenAgain() const;
   bool TryIndex(int lock_fd, uint32_t index);
-  bool IsLockedByOther(int lock_fd, uint32_t index) const;
+  bool IsUnlocked(int lock_fd, uint32_t index) const;
   bool ReapOne(int lock_fd, uint32_t index);
+  void CloseOwn(int lock_fd) const;
+
+  static std::atomic<uint32_t> fork_depth_;
 
   const int fd_;
+  const FileIdentity file_;
   const ParticipantTable table_;
   const Sweep sweep_;
 
@@ -219,6 +252,8 @@ class Attachment {
   std::atomic<uint64_t> self_{kNobody};
   // The open file description that holds the lock; -1 in a forked child.
   std::atomic<int> lock_fd_{-1};
+  // Where ReapAll goes on. Relaxed: anywhere will do.
+  std::atomic<uint32_t> next_to_reap_{0};
 
   // The list of all Attachments of this process, under the registry's lock.
   Attachment* previous_ = nullptr;

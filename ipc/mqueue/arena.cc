@@ -30,13 +30,13 @@ bool Arena::IsFree(BlockWord word) const {
 // At first at multiples of the length, which keeps runs of one length from
 // leaving gaps too short for another, then anywhere.
 bool Arena::Allocate(Participant self, uint64_t bytes, BlockName* block) {
-  const uint32_t blocks = static_cast<uint32_t>(
-      std::max<uint64_t>((bytes + block_bytes_ - 1) / block_bytes_, 1));
+  const uint32_t blocks = BlocksFor(bytes);
+  uint32_t next;
   for (int attempt = 0; attempt < 2; ++attempt) {
     const uint32_t hint = TakeHint();
     if (hint == kNoHint) break;
     if (hint % blocks == 0 && hint <= count_ - blocks &&
-        TakeRun(self, hint, blocks, block)) {
+        TakeRun(self, hint, blocks, block, &next)) {
       return true;
     }
   }
@@ -45,13 +45,38 @@ bool Arena::Allocate(Participant self, uint64_t bytes, BlockName* block) {
   uint32_t n = cursor_.load(std::memory_order_relaxed) / blocks;
   for (uint32_t seen = 0; seen < aligned; ++seen, ++n) {
     if (n >= aligned) n = 0;
-    if (!TakeRun(self, n * blocks, blocks, block)) continue;
+    if (!TakeRun(self, n * blocks, blocks, block, &next)) continue;
     cursor_.store((n + 1) * blocks, std::memory_order_relaxed);
     return true;
   }
   if (blocks == 1) return false;
-  for (uint32_t i = 0; i <= count_ - blocks; ++i) {
-    if (TakeRun(self, i, blocks, block)) return true;
+  for (uint32_t i = 0; i <= count_ - blocks; i = next) {
+    if (TakeRun(self, i, blocks, block, &next)) return true;
+  }
+  return false;
+}
+
+uint32_t Arena::BlocksFor(uint64_t bytes) const {
+  return static_cast<uint32_t>(
+      std::max<uint64_t>((bytes + block_bytes_ - 1) / block_bytes_, 1));
+}
+
+bool Arena::CouldAllocate(uint64_t bytes, uint32_t lane) const {
+  const uint32_t blocks = BlocksFor(bytes);
+  uint32_t run = 0;
+  for (uint32_t i = 0; i < count_; ++i) {
+    BlockWord word = Load(i);
+    uint32_t head = i;
+    bool is_free = IsFree(word);
+    if (!is_free && word.state() == BlockState::kPart) {
+      head = word.head();
+      word = Load(head);
+    }
+    is_free = is_free || ((word.state() == BlockState::kQueued ||
+                           word.state() == BlockState::kRedeliver) &&
+                          this->lane(head) <= lane);
+    run = is_free ? run + 1 : 0;
+    if (run == blocks) return true;
   }
   return false;
 }
@@ -59,11 +84,14 @@ bool Arena::Allocate(Participant self, uint64_t bytes, BlockName* block) {
 // The head first, which names the owner of all, then the rest in order: of two
 // that want the same block, the one that has the later blocks goes on.
 bool Arena::TakeRun(Participant self, uint32_t first, uint32_t blocks,
-                    BlockName* block) {
+                    BlockName* block, uint32_t* next) {
+  *next = first + 1;
   const BlockWord seen = Load(first);
   if (!IsFree(seen)) return false;
   for (uint32_t i = 1; i < blocks; ++i) {
-    if (!IsFree(Load(first + i))) return false;
+    if (IsFree(Load(first + i))) continue;
+    *next = first + i + 1;
+    return false;
   }
   // Relaxed: the number alone matters, and it is published by the word.
   const uint32_t generation =
@@ -72,11 +100,13 @@ bool Arena::TakeRun(Participant self, uint32_t first, uint32_t blocks,
   if (!Change(first, seen, mine)) return false;
   for (uint32_t i = 1; i < blocks; ++i) {
     const BlockWord part = Load(first + i);
-    if (!IsFree(part) ||
-        !Change(first + i, part, BlockWord::PartOf(first, generation))) {
-      Change(first, mine, BlockWord::Of(BlockState::kFree, generation));
-      return false;
+    if (IsFree(part) &&
+        Change(first + i, part, BlockWord::PartOf(first, generation))) {
+      continue;
     }
+    Change(first, mine, BlockWord::Of(BlockState::kFree, generation));
+    *next = first + i + 1;
+    return false;
   }
   *block = {first, generation};
   return true;
@@ -87,7 +117,7 @@ void Arena::Describe(BlockName block, uint64_t length, uint16_t type,
   BlockHeader& h = header(block.index);
   h.length = length;
   h.type = type;
-  h.lane = lane;
+  h.lane.store(lane, std::memory_order_relaxed);  // see lane()
 }
 
 Arena::Message Arena::Contents(BlockName block) const {
@@ -143,18 +173,13 @@ bool Arena::FreeHeld(Participant self, BlockName block) {
   return Free(block, BlockWord::Of(BlockState::kHeld, block.generation, self));
 }
 
-bool Arena::TakeReturned(Participant self, BlockName* block) {
-  for (uint32_t i = 0; i < count_; ++i) {
-    const BlockWord word = Load(i);
-    if (word.state() != BlockState::kRedeliver) continue;
-    if (!Change(i, word,
-                BlockWord::Of(BlockState::kHeld, word.generation(), self))) {
-      continue;
-    }
-    *block = {i, word.generation()};
-    return true;
-  }
-  return false;
+bool Arena::TakeReturned(Participant self, BlockName block) {
+  return Change(block, BlockWord::Of(BlockState::kRedeliver, block.generation),
+                BlockWord::Of(BlockState::kHeld, block.generation, self));
+}
+
+bool Arena::FreeReturned(BlockName block) {
+  return Free(block, BlockWord::Of(BlockState::kRedeliver, block.generation));
 }
 
 void Arena::Sweep(Participant dead, bool explicit_ack, ParticipantTable table) {
@@ -172,6 +197,13 @@ void Arena::Sweep(Participant dead, bool explicit_ack, ParticipantTable table) {
 
 // A hint lost or given twice costs only time, so both sides go without a loop:
 // each process goes its own way round the array, and whoever frees overwrites.
+bool Arena::HasHint() const {
+  for (uint32_t i = 0; i < kFreeHints; ++i) {
+    if (hints_[i].load(std::memory_order_relaxed) != 0) return true;
+  }
+  return false;
+}
+
 uint32_t Arena::TakeHint() {
   for (uint32_t i = 0; i < kFreeHints; ++i) {
     // Relaxed, also below: the block's word, which is CASed next, decides.

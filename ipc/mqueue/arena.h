@@ -37,12 +37,24 @@ class Arena {
 
   uint32_t block_count() const { return count_; }
 
-  // Takes a run for `bytes`, which becomes LOANED. False if there is none now.
+  // Takes a run for `bytes`, which becomes LOANED. False if there is none now;
+  // to find that out it looks at all blocks.
   // REQUIRES: no more bytes than the arena has.
   bool Allocate(Participant self, uint64_t bytes, BlockName* block);
+  // Whether a block has been freed that Allocate has not looked at since: a
+  // cheap answer, to ask for often. Not of what reapers free.
+  bool HasHint() const;
+  // Whether there would be a run for `bytes` if all messages of `lane` and
+  // below were dropped that nobody has in his hands.
+  bool CouldAllocate(uint64_t bytes, uint32_t lane) const;
 
   // What is told to the receiver. REQUIRES: LOANED by the caller.
   void Describe(BlockName block, uint64_t length, uint16_t type, uint16_t lane);
+  // The lane that was told for what is in block `i`.
+  uint32_t lane(uint32_t i) const {
+    // Relaxed: published by the word, or of a message that is gone.
+    return header(i).lane.load(std::memory_order_relaxed);
+  }
   struct Message {
     absl::Span<std::byte> data;  // data() == nullptr: the length is rubbish
     uint16_t type;
@@ -62,9 +74,9 @@ class Arena {
   bool FreeQueued(BlockName block);                 // QUEUED -> FREE
   bool FreeLoaned(Participant self, BlockName block);
   bool FreeHeld(Participant self, BlockName block);
-  bool GiveBack(Participant self, BlockName block);  // HELD -> REDELIVER
-  // REDELIVER -> HELD of any such block; looks at all.
-  bool TakeReturned(Participant self, BlockName* block);
+  bool GiveBack(Participant self, BlockName block);      // HELD -> REDELIVER
+  bool TakeReturned(Participant self, BlockName block);  // REDELIVER -> HELD
+  bool FreeReturned(BlockName block);                    // REDELIVER -> FREE
 
   // Takes away what the dead one holds; its slots must have been swept before.
   void Sweep(Participant dead, bool explicit_ack, ParticipantTable table);
@@ -85,8 +97,10 @@ class Arena {
   }
   bool Free(BlockName block, BlockWord from);
   bool IsFree(BlockWord word) const;
+  uint32_t BlocksFor(uint64_t bytes) const;
+  // `*next`: behind the first block that was in the way.
   bool TakeRun(Participant self, uint32_t first, uint32_t blocks,
-               BlockName* block);
+               BlockName* block, uint32_t* next);
   uint32_t TakeHint();
   void PutHint(uint32_t index);
 

@@ -14,18 +14,21 @@
 // under this generation. So a run of any length changes hands, and is freed, by
 // one CAS.
 //
-//   FREE, or PART of none -CAS sender---> LOANED(me)  under a new generation
-//   LOANED(me)            -CAS----------> QUEUED      its slot becomes READY
-//   next QUEUED                -CAS receiver-> HELD(me)    its slot is
-//   READING(me) HELD(me)              -CAS----------> FREE        acked, or
-//   merely released HELD(me)              -CAS----------> REDELIVER   given
-//   back (explicit ack) REDELIVER             -CAS receiver-> HELD(me)
-//   LOANED(me)            -CAS----------> FREE        a loan not sent
+//   FREE or stale PART -CAS sender---> LOANED(me)   under a new generation
+//   LOANED(me)         -CAS----------> QUEUED       then its slot: READY
+//   LOANED(me)         -CAS----------> FREE         a loan not sent
+//   QUEUED             -CAS receiver-> HELD(me)     its slot being READING(me)
+//   HELD(me)           -CAS----------> FREE         acknowledged, or released
+//   HELD(me)           -CAS----------> REDELIVER    given back (explicit ack)
+//   REDELIVER          -CAS receiver-> HELD(me)     belongs to no slot
+//   REDELIVER          -CAS sender---> FREE         overwritten by its policy
+//
 // and when the owner is dead, by a reaper, slots before blocks:
-//   slot WRITING(dead): QUEUED      -> FREE           then the slot -> SKIP
-//   slot READING(dead): HELD(dead)  -> QUEUED         then the slot -> REQ
-//   LOANED(dead) -> FREE
-//   HELD(dead)   -> FREE, or with explicit ack REDELIVER
+//
+//   slot WRITING(dead)   its block QUEUED     -> FREE     then the slot -> SKIP
+//   slot READING(dead)   its block HELD(dead) -> QUEUED   then the slot -> REQ
+//   LOANED(dead)       -CAS reaper---> FREE
+//   HELD(dead)         -CAS reaper---> FREE, or with explicit ack REDELIVER
 //
 // Each allocation has a generation of its own (BlockHeader::generation), so
 // whoever kept {block, generation}, in a slot or in a register, can tell

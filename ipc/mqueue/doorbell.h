@@ -15,7 +15,8 @@
 // Ring clears it although others may still sleep, and wakes one of them. That
 // one has to pass it on: before it looks again it announces itself again, and
 // if it then need not sleep, the next Ring wakes the next one. A waiter killed
-// in between breaks that chain; so every Sleep is to be capped.
+// in between breaks that chain; so every Sleep is to be capped. All of this is
+// modelled in tests/ipc/mqueue/model/doorbell.pml.
 #ifndef IPC_MQUEUE_DOORBELL_H_
 #define IPC_MQUEUE_DOORBELL_H_
 
@@ -44,8 +45,10 @@ class Doorbell {
 
   // Wakes one, or as many as may have use for what happened.
   void Ring(int count = 1) {
-    if (waiting_.load() != 0) Wake(count);
+    if (IsAnnounced()) Wake(count);
   }
+  // Whether somebody may sleep.
+  bool IsAnnounced() const { return waiting_.load() != 0; }
   // For what concerns every waiter. A system call in any case: while one wakes
   // up, the flag is clear and others still sleep.
   void RingAll() { Wake(INT_MAX); }

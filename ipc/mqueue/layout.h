@@ -1,4 +1,4 @@
-// What a queue's segment looks like, version 2.0.
+// What a queue's segment looks like, version 3.0.
 //
 //        0  Header        magic and geometry, written by the creator only
 //      128    shared      rarely written
@@ -48,7 +48,7 @@
 
 namespace ipc::mqueue {
 
-inline constexpr uint16_t kAbiMajor = 2;
+inline constexpr uint16_t kAbiMajor = 3;
 inline constexpr uint16_t kAbiMinor = 0;
 inline constexpr size_t kIsolation = 128;
 
@@ -114,7 +114,8 @@ struct Header {
   alignas(kIsolation) std::atomic<uint32_t> free_hints[kFreeHints];
   struct alignas(kIsolation) {
     Doorbell bell;
-    // Not 0: somebody polls a descriptor; see poller.h.
+    // Bit 0: somebody polls a descriptor; see poller.h. The rest counts how
+    // often it was set.
     std::atomic<uint64_t> armed;
   } receivers;
   struct alignas(kIsolation) {
@@ -167,7 +168,8 @@ struct alignas(64) BlockHeader {
   std::atomic<uint32_t> generation;
   // Of the head's owner: valid while the block is QUEUED, HELD or REDELIVER.
   uint16_t type;
-  uint16_t lane;
+  // Also read by who looks for messages to drop.
+  std::atomic<uint16_t> lane;
   uint64_t length;
 };
 static_assert(sizeof(BlockHeader) == 64);

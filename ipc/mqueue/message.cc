@@ -18,6 +18,7 @@ void MessageMemory::MoveFrom(MessageMemory& other) {
   if (in_block) {
     std::memcpy(block, other.block, sizeof(block));
     std::memcpy(owner, other.owner, sizeof(owner));
+    fork_depth = other.fork_depth;
   } else if (data != nullptr) {
     data = small.data();
     std::memcpy(data, other.small.data(), size);

@@ -16,8 +16,11 @@
 // with or, with explicit acknowledgement and no Ack, for another delivery.
 //
 // Lifetime: neither may outlive the Queue it came from (moving the Queue is
-// fine). In a child forked meanwhile they are the parent's: the child may read
-// a Message, and its destructor there does nothing.
+// fine). In a child forked meanwhile, those in the arena are the parent's: the
+// child may read a Message, for as long as the parent keeps it; Ack, GiveBack
+// and Send of the Loan are FailedPrecondition there, and the destructors do
+// nothing. Small ones were copied by fork, so what the child does with them is
+// the child's affair.
 //
 // Thread safety: as of a std::string; different ones by different threads.
 #ifndef IPC_MQUEUE_MESSAGE_H_
@@ -48,9 +51,11 @@ class MessageMemory {
   std::byte* data = nullptr;
   size_t size = 0;
   bool in_block = false;
-  // Of the block: {index, generation}, and {index, epoch} of who owns it.
+  // Of the block: {index, generation}, and {index, epoch} of who owns it; and
+  // Attachment::fork_depth of the process that does.
   uint32_t block[2] = {};
   uint32_t owner[2] = {};
+  uint32_t fork_depth = 0;
   alignas(16) std::array<std::byte, 240> small;
 };
 
@@ -95,11 +100,13 @@ class Message {
   bool redelivered() const { return redelivered_; }
 
   // Says that the message is done with. With automatic acknowledgement it only
-  // frees the memory sooner. FailedPrecondition if it was said already, Aborted
-  // if the message has been taken away (see queue.h): it is delivered again.
+  // frees the memory sooner. FailedPrecondition if it was said already, or if
+  // the message is the parent process's; Aborted if it has been taken away (see
+  // queue.h): it is delivered again.
   absl::Status Ack();
   // Puts the message back, for any receiver, before all others.
-  // FailedPrecondition with automatic acknowledgement, or after Ack.
+  // FailedPrecondition with automatic acknowledgement, after Ack, or if the
+  // message is the parent process's. Aborted as of Ack.
   absl::Status GiveBack();
 
  private:

@@ -77,19 +77,24 @@ absl::StatusOr<std::unique_ptr<Poller>> Poller::Create(
 void Poller::Arm() {
   Drain(inotify_.get());
   Drain(timer_.get());
-  armed_->fetch_add(1);
+  // The count first: who saw the bit with the old one cannot clear it any more.
+  armed_->fetch_add(2);
+  armed_->fetch_or(1);
 }
 
-void Poke(int fd, std::atomic<uint64_t>* armed, uint64_t offset) {
+void Poke(int fd, const FileIdentity& segment, std::atomic<uint64_t>* armed,
+          uint64_t offset) {
   uint64_t ticket = armed->load();
-  if (ticket == 0) return;
+  if ((ticket & 1) == 0) return;
   // Opened by its path: a descriptor as memfd_create returns it tells inotify
   // nothing, since Linux 6.14.
-  const UniqueFd file(open(PathOf(fd).c_str(), O_WRONLY | O_CLOEXEC));
-  if (!file.ok()) return;
+  const UniqueFd file(
+      open(PathOf(fd).c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK));
+  // Somebody may have closed the number that is not his, and got it again.
+  if (!file.ok() || !segment.IsOf(file.get())) return;
   const char byte = 0;
   if (pwrite(file.get(), &byte, 1, static_cast<off_t>(offset)) != 1) return;
-  armed->compare_exchange_strong(ticket, 0);
+  armed->compare_exchange_strong(ticket, ticket & ~uint64_t{1});
 }
 
 }  // namespace ipc::mqueue

@@ -4,19 +4,21 @@
 // file, and inotify(7) tells all who watch the file (IN_MODIFY). No descriptor
 // has to be handed to the senders, nor do they have to know each other.
 //
-//   // The side that polls:                // The side that commits:
-//   poller.Arm();                          commit();
-//   if (!may_receive()) poll(fd);          poller.Poke();   // if armed
-//   // When readable: receive; when there is nothing left: Arm() and look
-//   again.
+//   // The side that polls:              // The side that commits:
+//   poller->Arm();                       commit();
+//   if (!may_receive()) poll(fd);        if (IsArmed(armed)) Poke(...);
+//
+// When it is readable: receive until there is nothing left, Arm, look again.
 //
 // Either the poller sees the commit, or the committer sees `armed`: it takes
-// one total order of these four, so all are seq_cst. `armed` is a ticket, and
-// is cleared after the write and only if it is still the one that was seen: the
-// poller loses no arming, and one killed before its write has cleared nothing.
-// One killed before Poke is found by the tick: a timer in the same descriptor.
+// one total order of these four, so all are seq_cst. Bit 0 of `armed` says so,
+// and the rest counts how often it was set. It is cleared after the write, and
+// only if it is still as it was seen before: so a poller loses no arming,
+// however long ago that was, and one killed before its write has cleared
+// nothing. One killed before Poke is found by the tick: a timer in the same
+// descriptor.
 //
-// Memory traffic: none while nobody has armed it; Poke is a load then.
+// Memory traffic: none while nobody has armed it; IsArmed is a load then.
 #ifndef IPC_MQUEUE_POLLER_H_
 #define IPC_MQUEUE_POLLER_H_
 
@@ -26,6 +28,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "ipc/base/participants.h"
 #include "ipc/base/unique_fd.h"
 
 namespace ipc::mqueue {
@@ -50,9 +53,15 @@ class Poller {
   const UniqueFd timer_;
 };
 
+inline bool IsArmed(const std::atomic<uint64_t>& armed) {
+  return (armed.load() & 1) != 0;
+}
+
 // Makes all pollers of the segment behind `fd` readable, by writing at `offset`
-// a byte that means nothing. Failure is left to the pollers' ticks.
-void Poke(int fd, std::atomic<uint64_t>* armed, uint64_t offset);
+// a byte that means nothing; but not if `fd` is another file by now. Failure is
+// left to the pollers' ticks.
+void Poke(int fd, const FileIdentity& segment, std::atomic<uint64_t>* armed,
+          uint64_t offset);
 
 }  // namespace ipc::mqueue
 

@@ -1,5 +1,6 @@
 #include "ipc/mqueue/queue.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -37,16 +38,15 @@ Queue& Queue::operator=(Queue&&) noexcept = default;
 Queue::~Queue() = default;
 
 absl::StatusOr<Queue> Queue::CreateAnonymous(const Options& options) {
-  return CreateWith(options, SlotWord::kMaxLapBits, 0, "");
+  return CreateWith(options, SlotWord::kMaxLapBits, 0, std::nullopt);
 }
 
 absl::StatusOr<Queue> Queue::Create(absl::string_view name,
                                     const Options& options) {
-  if (absl::Status status = CheckMemoryName(name); !status.ok()) return status;
   return CreateWith(options, SlotWord::kMaxLapBits, 0, name);
 }
 
-absl::StatusOr<Queue> Queue::CreateTyped(absl::string_view name,
+absl::StatusOr<Queue> Queue::CreateTyped(std::optional<absl::string_view> name,
                                          const Options& options,
                                          uint64_t type_id) {
   return CreateWith(options, SlotWord::kMaxLapBits, type_id, name);
@@ -55,7 +55,10 @@ absl::StatusOr<Queue> Queue::CreateTyped(absl::string_view name,
 // The name comes last: nobody finds a queue that is not complete.
 absl::StatusOr<Queue> Queue::CreateWith(const Options& options, int lap_bits,
                                         uint64_t type_id,
-                                        absl::string_view name) {
+                                        std::optional<absl::string_view> name) {
+  if (name.has_value()) {
+    if (auto status = CheckMemoryName(*name); !status.ok()) return status;
+  }
   absl::StatusOr<Geometry> geometry =
       MakeGeometry({.slots = options.slots,
                     .message_bytes = options.message_bytes,
@@ -69,8 +72,8 @@ absl::StatusOr<Queue> Queue::CreateWith(const Options& options, int lap_bits,
                     .type_id = type_id});
   if (!geometry.ok()) return geometry.status();
   absl::StatusOr<UniqueFd> fd =
-      name.empty() ? CreateMemory("parley_mqueue", geometry->total_bytes)
-                   : CreateUnnamedFile(geometry->total_bytes);
+      name.has_value() ? CreateUnnamedFile(geometry->total_bytes)
+                       : CreateMemory("parley_mqueue", geometry->total_bytes);
   if (!fd.ok()) return fd.status();
   absl::StatusOr<Mapping> mapping =
       Mapping::Create(fd->get(), geometry->total_bytes);
@@ -79,8 +82,8 @@ absl::StatusOr<Queue> Queue::CreateWith(const Options& options, int lap_bits,
   const int raw_fd = fd->get();
   absl::StatusOr<Queue> queue = Attach(*std::move(fd), *std::move(mapping),
                                        *geometry, Role::kSendAndReceive);
-  if (queue.ok() && !name.empty()) {
-    if (absl::Status status = PublishMemory(raw_fd, name); !status.ok()) {
+  if (queue.ok() && name.has_value()) {
+    if (absl::Status status = PublishMemory(raw_fd, *name); !status.ok()) {
       return status;
     }
   }

@@ -37,24 +37,34 @@
 // another one.
 //
 // The dead: who is dead is known from the kernel alone (see
-// ipc/base/participants.h), and whoever waits looks after it: at the latest
-// 2 * kParkTick after a death the slot it held is free again. A process that is
-// merely stopped within a Send keeps its slot and holds up what comes behind
-// it, for as long as it is stopped.
+// ipc/base/participants.h). Each Queue object in use looks for them once per
+// kParkTick: whenever it has to wait, when a call that does not wait finds
+// nothing, and, since a receiver may find a message each time, at every 64th
+// message, with kExplicitAck at every fourth. So where anybody waits or polls,
+// what a dead one held is free again, or comes again, 2 * kParkTick after its
+// death at the latest (of short calls one after the other; a queue that nobody
+// uses repairs nothing); where all receivers are too busy to wait, after so
+// many more messages. A process that is merely stopped within a Send keeps its
+// slot and holds up what comes behind it, for as long as it is stopped.
 //
 // Large messages: those of more than 240 bytes lie in the arena of the segment,
 // in runs of blocks; see message.h for writing and reading them there. A Send
 // waits for such memory as it does for a slot. What was lent or received must
 // be given back (by its destructor) or the arena runs dry.
 //
-// Cost: no system call while nobody waits. A waiter polls for about 40 us (not
-// on the CPU where its peer ran last, and less where that is mostly in vain),
-// then sleeps on a futex. Polling by TryReceive or TrySend alone checks for the
-// dead as well, once per kParkTick. tools/bench/README.md has figures.
+// Cost: no system call while nobody waits, but for the look for the dead: once
+// per kParkTick, one for each participant attached. And one for each message
+// that is sent while somebody polls a descriptor (EnablePolling) or sleeps. A
+// waiter polls for about 40 us (not on the CPU where its peer ran last, and
+// less where that is mostly in vain), then sleeps on a futex.
+// tools/bench/README.md has figures.
 //
 // Trust: a peer that writes rubbish into the segment can make calls fail, wait
 // for their whole time-out, or deliver rubbish of at most max_message_bytes(),
-// but not access other memory or loop for ever.
+// but not access other memory or loop for ever. An anonymous queue cannot
+// shrink. One with a name cannot be kept from it: another process of this user
+// that truncates the file kills whoever uses it then by SIGBUS, as it could by
+// any signal.
 //
 // Errors, for all calls:
 //   Aborted             this process was declared dead: it closed descriptors
@@ -70,8 +80,10 @@
 // and destroying it. Not in a signal handler. Calls are not cancellation points
 // for pthread_cancel.
 //
-// Lifetime: the segment lives for as long as a process has it open. A Queue
-// that was moved from may only be destroyed or assigned to.
+// Lifetime: the segment lives for as long as a process has it open; a name
+// stays until Unlink, also where all users were killed
+// (shm::Segment::RemoveStale does not touch queues). A Queue that was moved
+// from may only be destroyed or assigned to.
 #ifndef IPC_MQUEUE_QUEUE_H_
 #define IPC_MQUEUE_QUEUE_H_
 
@@ -138,8 +150,9 @@ struct SendOptions {
   uint16_t type = 0;
 };
 
-// Since the queue was created, over all processes. Counts of what reapers do
-// may miss one when a reaper itself is killed.
+// Since the queue was created, over all processes. A message that is just being
+// sent counts as sent, one that is just being received as received. Counts of
+// what reapers do may miss one when a reaper itself is killed.
 struct Stats {
   uint64_t sent = 0;      // messages whose Send has committed
   uint64_t received = 0;  // messages done with
@@ -153,13 +166,14 @@ struct Stats {
   // The most that one priority has held; sampled at every eighth message, so
   // that it may be up to seven higher.
   uint64_t high_water = 0;
-  absl::Duration
-      blocked;  // the time that senders have waited for room, added up
+  // The time that senders and Lend have waited for room, of all added up;
+  // counted when the wait is over.
+  absl::Duration blocked;
 };
 
 class Queue final : public Waitable {
  public:
-  // The longest that a waiter sleeps before it looks for the dead.
+  // How long a waiter sleeps at most, and how often it looks for the dead.
   static constexpr absl::Duration kParkTick = absl::Milliseconds(50);
 
   // A new queue in anonymous memory, complete before anybody else can see it.
@@ -167,7 +181,8 @@ class Queue final : public Waitable {
   // not enough memory.
   static absl::StatusOr<Queue> CreateAnonymous(const Options& options = {});
   // The same under a name that processes of this user can Open, until Unlink;
-  // see ipc/base/named_memory.h for names. AlreadyExists if it is taken.
+  // see ipc/base/named_memory.h for names. AlreadyExists if it is taken,
+  // InvalidArgument if it is none.
   static absl::StatusOr<Queue> Create(absl::string_view name,
                                       const Options& options = {});
   // Attaches to the queue behind `fd`, and owns it. InvalidArgument if it is
@@ -211,8 +226,11 @@ class Queue final : public Waitable {
   absl::Status TrySend(absl::string_view message,
                        const SendOptions& options = {});
 
-  // Memory to write a message of `bytes` in. ResourceExhausted if the arena has
-  // no room now; Lend waits for it, and then DeadlineExceeded. Else as Send.
+  // Memory to write a message of `bytes` in. If the arena has no room, Lend
+  // does as Options::full_policy says: waits, and then DeadlineExceeded; or
+  // ResourceExhausted at once, also with kDropNewest, as there is no message
+  // yet to be dropped; or drops the oldest messages, of priority 0 only, as the
+  // loan has none yet. TryLoan never waits, but drops as well. Else as Send.
   absl::StatusOr<Loan> TryLoan(size_t bytes);
   absl::StatusOr<Loan> Lend(size_t bytes,
                             absl::Duration timeout = absl::InfiniteDuration());
@@ -221,8 +239,12 @@ class Queue final : public Waitable {
   absl::Status Send(Loan&& loan, const SendOptions& options = {});
 
   // The next message, copied. DeadlineExceeded if there was none up to
-  // `timeout`, OutOfRange if the queue is closed for send and drained. With
-  // kExplicitAck it is to be acknowledged by TaskDone.
+  // `timeout`. OutOfRange if the queue is closed for send and no message is
+  // left that could still be received here: those that other Queue objects are
+  // just receiving, or have received with kExplicitAck and not acknowledged,
+  // are waited for; not those that this object itself has, which nobody but
+  // the caller can bring back. With kExplicitAck a message is to be
+  // acknowledged by TaskDone.
   absl::StatusOr<std::string> Receive(
       absl::Duration timeout = absl::InfiniteDuration());
   // The same into `buffer`; returns the length. InvalidArgument if the message
@@ -242,8 +264,8 @@ class Queue final : public Waitable {
       size_t max, absl::Duration timeout = absl::InfiniteDuration());
 
   // Acknowledges the oldest message that Receive, ReceiveInto or TryReceive of
-  // this object has taken. FailedPrecondition if there is none, or with
-  // kAutoAck. If the message has been taken away, Aborted.
+  // this object has taken, in this process. FailedPrecondition if there is
+  // none, or with kAutoAck. If the message has been taken away, Aborted.
   absl::Status TaskDone();
   // Waits until every message whose Send had returned before is done with:
   // received, and with kExplicitAck acknowledged. The death of a receiver does
@@ -271,12 +293,15 @@ class Queue final : public Waitable {
   size_t capacity() const;
   size_t max_message_bytes() const;
   // For TypedQueue: what its messages are; 0: bytes.
-  static absl::StatusOr<Queue> CreateTyped(absl::string_view name,
-                                           const Options& options,
-                                           uint64_t type_id);
+  // Without a name, anonymous.
+  static absl::StatusOr<Queue> CreateTyped(
+      std::optional<absl::string_view> name, const Options& options,
+      uint64_t type_id);
   uint64_t type_id() const;
-  // Looks at the words of all slots and blocks, not at their data; exact while
-  // nobody sends or receives.
+  // Exact while nobody sends or receives. Reads the header alone, and so
+  // disturbs nobody; but with kExplicitAck also the 64 bytes that each block of
+  // the arena has beside its data, and, until they have been received or used
+  // again, all slots if the dead have left some half done.
   Stats stats() const;
 
  private:
@@ -284,9 +309,9 @@ class Queue final : public Waitable {
 
   explicit Queue(std::unique_ptr<QueueCore> core);
 
-  static absl::StatusOr<Queue> CreateWith(const Options& options, int lap_bits,
-                                          uint64_t type_id,
-                                          absl::string_view name);
+  static absl::StatusOr<Queue> CreateWith(
+      const Options& options, int lap_bits, uint64_t type_id,
+      std::optional<absl::string_view> name);
   static absl::StatusOr<Queue> Attach(UniqueFd fd, Mapping mapping,
                                       const Geometry& geometry, Role role);
 

@@ -3,6 +3,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <climits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,9 +12,10 @@
 namespace ipc::mqueue {
 namespace {
 
-int64_t NowMs() {
+// Some milliseconds late, and for that four times as fast as the exact one.
+int64_t CoarseNowMs() {
   timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
   return int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
 }
 
@@ -36,6 +38,7 @@ std::vector<SlotRing> MakeLanes(const Mapping& mapping,
 QueueCore::QueueCore(UniqueFd segment_fd, Mapping segment,
                      const Geometry& the_geometry, Role the_role)
     : fd(std::move(segment_fd)),
+      file(fd.get()),
       mapping(std::move(segment)),
       geometry(the_geometry),
       role(the_role),
@@ -46,7 +49,11 @@ QueueCore::QueueCore(UniqueFd segment_fd, Mapping segment,
       participants(reinterpret_cast<ParticipantTable::Word*>(
                        mapping.data() + geometry.participants_offset),
                    geometry.participants),
-      last_reap_ms(NowMs()) {}
+      last_reap_ms(CoarseNowMs()),
+      // With explicit acknowledgement each receiver may hold messages for long,
+      // and a message costs more.
+      busy_mask(is_explicit() ? 3 : 63),
+      unacked_(new UnackedList) {}
 
 absl::Status QueueCore::Attach() {
   absl::StatusOr<std::unique_ptr<Attachment>> created = Attachment::Create(
@@ -57,13 +64,37 @@ absl::Status QueueCore::Attach() {
 }
 
 QueueCore::~QueueCore() {
-  if (attachment == nullptr) return;
-  for (const Unacked& unacked : unacked_) {
-    if (attachment->IsSelf(unacked.self) &&
-        arena.GiveBack(unacked.self, unacked.block)) {
-      AnnounceReturned();
-    }
+  const std::unique_ptr<UnackedList> list(&unacked());
+  for (const Unacked& unacked : list->messages) {
+    if (arena.GiveBack(unacked.self, unacked.block)) AnnounceReturned();
   }
+}
+
+QueueCore::UnackedList& QueueCore::unacked() {
+  // Acquire pairs with the release below.
+  UnackedList* list = unacked_.load(std::memory_order_acquire);
+  if (list->fork_depth == Attachment::fork_depth()) return *list;
+  // What the parent took is the parent's to acknowledge. Its list is left
+  // alone: it may be locked, and half changed.
+  auto own = std::make_unique<UnackedList>();
+  if (unacked_.compare_exchange_strong(list, own.get(),
+                                       std::memory_order_acq_rel)) {
+    return *own.release();
+  }
+  return *list;
+}
+
+absl::Status QueueCore::NotOwn(absl::string_view operation) const {
+  return absl::FailedPreconditionError(
+      absl::StrCat(Name(operation),
+                   ": the memory is that of the parent process, which forked "
+                   "this one while it had it"));
+}
+
+absl::Status QueueCore::AttachAnew(Participant* self) {
+  const absl::StatusOr<Participant> attached = attachment->Self();
+  if (attached.ok()) *self = *attached;
+  return attached.status();
 }
 
 bool QueueCore::MayContinue(Side side) const {
@@ -92,17 +123,17 @@ void QueueCore::ClearBlocker(const Blocker& blocker) {
   }
 }
 
-void QueueCore::ReapAll() const { attachment->ReapAll(); }
-
-bool QueueCore::IsReapDue() {
-  const int64_t now = NowMs();
+void QueueCore::ReapAll(Deadline deadline) {
   // Relaxed, see the member.
-  if (now - last_reap_ms.load(std::memory_order_relaxed) <
-      absl::ToInt64Milliseconds(park_tick)) {
-    return false;
-  }
-  last_reap_ms.store(now, std::memory_order_relaxed);
-  return true;
+  last_reap_ms.store(CoarseNowMs(), std::memory_order_relaxed);
+  // Longer only where a peer makes participants look dead again and again.
+  attachment->ReapAll(Deadline::Earlier(deadline, Deadline::After(park_tick)));
+}
+
+bool QueueCore::IsReapDue() const {
+  // Relaxed, see the member.
+  return CoarseNowMs() - last_reap_ms.load(std::memory_order_relaxed) >=
+         absl::ToInt64Milliseconds(park_tick);
 }
 
 // Slots before blocks: a block that is HELD by the dead one may still belong to
@@ -115,9 +146,19 @@ void QueueCore::Sweep(Participant dead) {
   // In any case: another reaper may have changed a block and died.
   if (is_explicit()) AnnounceReturned();
   header().receivers.bell.RingAll();
-  Poke(fd.get(), &header().receivers.armed, offsetof(Header, shared.poke));
+  PokePollers();
   header().senders.bell.RingAll();
   header().senders.joiners.RingAll();
+}
+
+void QueueCore::RingReceiversAtEnd() {
+  header().receivers.bell.Ring(INT_MAX);
+  if (IsArmed(header().receivers.armed)) PokePollers();
+}
+
+void QueueCore::PokePollers() const {
+  Poke(fd.get(), file, &header().receivers.armed,
+       offsetof(Header, shared.poke));
 }
 
 // As SlotRing::AnnounceRequeued: the version first, then the flag.
@@ -130,7 +171,7 @@ void QueueCore::AnnounceReturned() {
 void QueueCore::Close() {
   header().shared.closed.store(1);
   header().receivers.bell.RingAll();
-  Poke(fd.get(), &header().receivers.armed, offsetof(Header, shared.poke));
+  PokePollers();
   header().senders.bell.RingAll();
 }
 
@@ -144,7 +185,7 @@ absl::Status QueueCore::EnablePolling() {
   poller_pid = getpid();
   // There may be messages already; one look too many is no harm.
   poller->Arm();
-  Poke(fd.get(), &header().receivers.armed, offsetof(Header, shared.poke));
+  PokePollers();
   return absl::OkStatus();
 }
 
@@ -198,10 +239,14 @@ absl::Status QueueCore::Fenced(Side side) {
 
 Stats QueueCore::stats() const {
   Stats stats;
+  const auto& counts = header().counts;
+  // Slots that were skipped are no messages; those that are not free again yet
+  // only the slots know.
+  const bool has_skipped = counts.skipped.load() != counts.recycled.load();
   // What is read at different times may not fit together, and be below zero.
   uint64_t sent = 0, received = 0;
   for (const SlotRing& ring : lanes) {
-    const SlotRing::Counts counts = ring.Count();
+    const SlotRing::Counts counts = ring.Count(has_skipped);
     sent += counts.sent;
     received += counts.received;
     stats.pending += counts.pending;
@@ -213,7 +258,6 @@ Stats QueueCore::stats() const {
     received -=
         state == BlockState::kHeld || state == BlockState::kRedeliver ? 1 : 0;
   }
-  const auto& counts = header().counts;
   const uint64_t overwritten = counts.overwritten.load();
   stats.skipped = counts.skipped.load();
   sent -= stats.skipped;

@@ -53,12 +53,14 @@ class QueueCore {
     uint16_t type = 0;
     bool redelivered = false;
   };
-  // Who stands in the way of an operation that would block.
+  // What stands in the way of an operation that would block.
   struct Blocker {
-    enum { kNobody, kSlot, kBlock } kind = kNobody;
+    enum { kNothing, kSlot, kBlock, kArena } kind = kNothing;
     uint32_t lane = 0;
     Claim claim = {};    // kSlot
     uint32_t owner = 0;  // kBlock: index of a participant
+
+    bool HasOwner() const { return kind == kSlot || kind == kBlock; }
   };
 
   QueueCore(UniqueFd segment_fd, Mapping segment, const Geometry& geometry,
@@ -110,6 +112,7 @@ class QueueCore {
 
   // Invariant: the members below use those above.
   const UniqueFd fd;
+  const FileIdentity file;
   const Mapping mapping;
   const Geometry geometry;
   const Role role;
@@ -124,9 +127,12 @@ class QueueCore {
   std::atomic<int> peer_cpu[2] = {-1, -1};
   // At most kStream. Relaxed: a guess that orders nothing.
   std::atomic<uint32_t> received_in_a_row{0};
-  // CLOCK_MONOTONIC, in milliseconds, of the last look for the dead by a call
-  // that does not wait. Relaxed: looking once too often or too late is no harm.
+  // CLOCK_MONOTONIC_COARSE, in milliseconds, of the last look for the dead.
+  // Relaxed: looking once too often or too late is no harm.
   std::atomic<int64_t> last_reap_ms;
+  // A receiver that never waits looks at the clock, which takes some 10 ns, at
+  // each position that has none of these bits.
+  const uint64_t busy_mask;
   // Shorter in tests, before the first call.
   absl::Duration park_tick = Queue::kParkTick;
   std::unique_ptr<Attachment> attachment;
@@ -139,9 +145,15 @@ class QueueCore {
   // A sender near a full queue looks at the head once in so many messages.
   static constexpr uint64_t kLookEvery = 8;
 
+  // What plain receives have taken.
   struct Unacked {
     BlockName block;
     Participant self;
+  };
+  struct UnackedList {
+    const uint32_t fork_depth = Attachment::fork_depth();
+    std::mutex lock;
+    std::deque<Unacked> messages;  // guarded by lock; oldest first
   };
 
   // Tries until it does not say kWouldBlock: `attempt(self, &blocker)`. The
@@ -159,6 +171,21 @@ class QueueCore {
   absl::Status TimedOut(Side side, absl::Duration timeout) const;
   absl::Status Fenced(Side side);
   bool LooksDamaged() const;
+  // This process's own.
+  UnackedList& unacked();
+  // Whether it is this process that has the block, and not its parent.
+  static bool IsOwn(const MessageMemory& memory) {
+    return memory.fork_depth == Attachment::fork_depth();
+  }
+  absl::Status NotOwn(absl::string_view operation) const;
+  static void Own(MessageMemory* memory, BlockName block, Participant owner) {
+    memory->in_block = true;
+    memory->block[0] = block.index;
+    memory->block[1] = block.generation;
+    memory->owner[0] = owner.index;
+    memory->owner[1] = owner.epoch;
+    memory->fork_depth = Attachment::fork_depth();
+  }
   // After each claim.
   void NotePeer(Side side, uint32_t lane, const Claim& claim);
   void Prefetch(Side side, const SlotRing& ring, uint32_t lane,
@@ -168,15 +195,47 @@ class QueueCore {
   }
   bool FollowStream(uint32_t lane);
   void ClearBlocker(const Blocker& blocker);
-  void ReapAll() const;
-  bool IsReapDue();
+  void PokePollers() const;
+  // Who takes part, now: a call that waits may come to be another one, if this
+  // process had lost its place.
+  absl::Status CurrentSelf(Participant* self) {
+    if (attachment->GetSelf(self)) return absl::OkStatus();
+    return AttachAnew(self);
+  }
+  absl::Status AttachAnew(Participant* self);
+  // Looks for the dead; the sweeps end soon after the deadline.
+  void ReapAll(Deadline deadline = Deadline::Infinite());
+  // Whether the last look was a park tick ago.
+  bool IsReapDue() const;
+  void LookForTheDead(uint64_t position) {
+    if ((position & busy_mask) == 0 && IsReapDue()) ReapAll();
+  }
   void Sweep(Participant dead);
   void RingReceivers();
+  // After something was freed: those who wait at the end, too, for nobody to
+  // have a message that could come back.
+  void RingAtEnd() {
+    if (header().shared.closed.load() != 0) RingReceiversAtEnd();
+  }
+  void RingReceiversAtEnd();
+  void RingForRoom() {
+    lanes[0].RingForRoom();
+    RingAtEnd();
+  }
   void AnnounceReturned();
 
+  // What a sender lacks: a slot, or memory.
+  struct Lack {
+    const Claim* slot = nullptr;  // what was seen there
+    uint64_t bytes = 0;           // otherwise
+  };
   template <typename Attempt>
   absl::Status WithPolicy(uint32_t lane, absl::Duration timeout, bool may_wait,
-                          const Claim* slot, bool* dropped, Attempt attempt);
+                          Lack lack, bool* dropped, Attempt attempt);
+  template <typename Attempt>
+  absl::Status Overwrite(uint32_t lane, Lack lack, Attempt attempt);
+  template <typename Attempt>
+  absl::Status AwaitReader(uint32_t lane, const Claim& slot, Attempt attempt);
   absl::Status ClaimSlot(const SendOptions& options, bool may_wait,
                          bool* dropped, Claim* claim);
   absl::Status ClaimBlock(size_t bytes, uint32_t lane, absl::Duration timeout,
@@ -185,7 +244,8 @@ class QueueCore {
   absl::Status SendBlock(BlockName block, Participant owner, size_t size,
                          const SendOptions& options, bool may_wait,
                          bool* consumed);
-  bool DropOldest(uint32_t lane);
+  bool DropOldest(uint32_t lane, bool* in_block);
+  bool DropReturned(uint32_t lane);
   bool FreeFromTheDead(const Claim* slot) const;
   void NoteDepth(uint32_t lane, uint64_t position);
   absl::Status Full(uint32_t lane) const;
@@ -194,7 +254,8 @@ class QueueCore {
   Outcome TryTake(Participant self, Taken* taken, Blocker* blocker);
   absl::Status TakeSlowly(absl::Duration timeout, bool may_wait, Taken* taken);
   bool TakeReturned(Participant self, Taken* taken);
-  bool IsHeldByOthers(Participant self, Blocker* blocker) const;
+  bool TakeReturned(Participant self, BlockName block, Taken* taken);
+  Outcome AtEnd(Participant self, Taken* taken, Blocker* blocker);
   absl::Status Resolve(Taken* taken);
   absl::Status CommitSlot(const Taken& taken);
   absl::StatusOr<size_t> FinishInto(const Taken& taken,
@@ -206,12 +267,13 @@ class QueueCore {
 
   std::string Name(absl::string_view operation) const;
 
-  // The slot word of a receiver that kept an overwriting sender waiting in
-  // vain.
+  // The last receive, as SlowReader has it, that kept an overwriting sender
+  // waiting in vain. Relaxed: only a guess.
   std::atomic<uint64_t> slow_reader_{0};
 
-  std::mutex unacked_lock_;
-  std::deque<Unacked> unacked_;  // guarded by unacked_lock_; oldest first
+  // Owned; a forked child makes its own, as another thread may have been at
+  // that of its parent.
+  std::atomic<UnackedList*> unacked_;
   // The heads and the high-water mark as last seen. Relaxed: statistics.
   std::atomic<uint64_t> high_water_seen_{0};
   // By lane: the tail, and the position up to which there is room, as last
@@ -261,17 +323,15 @@ inline void QueueCore::Prefetch(Side side, const SlotRing& ring, uint32_t lane,
 inline void QueueCore::RingReceivers() {
   auto& receivers = header().receivers;
   receivers.bell.Ring();
-  if (receivers.armed.load() != 0) {
-    Poke(fd.get(), &receivers.armed, offsetof(Header, shared.poke));
-  }
+  if (IsArmed(receivers.armed)) PokePollers();
 }
 
 // The template has to be seen by those who send and by those who receive.
 template <typename Attempt>
 absl::Status QueueCore::Await(Side side, absl::Duration timeout,
                               Attempt attempt) {
-  absl::StatusOr<Participant> self = attachment->Self();
-  if (!self.ok()) return self.status();
+  Participant self;
+  if (auto status = CurrentSelf(&self); !status.ok()) return status;
   // Who got several in a row will get several again, if it lets the sender go
   // ahead for a moment; who got one waits for an answer.
   bool in_a_row = false;
@@ -280,6 +340,9 @@ absl::Status QueueCore::Await(Side side, absl::Duration timeout,
     received_in_a_row.store(0, std::memory_order_relaxed);
   }
   const Deadline deadline = Deadline::After(timeout);
+  // Who waits again and again, each time for a moment, would never get further
+  // than the loop below. Nothing is lost by it: we have to wait anyway.
+  if (IsReapDue()) ReapAll(deadline);
   Blocker blocker;
   if (timeout > absl::ZeroDuration()) {
     const int i = static_cast<int>(side);
@@ -294,7 +357,10 @@ absl::Status QueueCore::Await(Side side, absl::Duration timeout,
           !FollowStream(0)) {
         continue;
       }
-      const Outcome outcome = attempt(*self, &blocker);
+      // To look at all blocks again is in vain until one has been freed.
+      if (blocker.kind == Blocker::kArena && !arena.HasHint()) continue;
+      if (!attachment->GetSelf(&self)) break;
+      const Outcome outcome = attempt(self, &blocker);
       if (outcome == Outcome::kWouldBlock) continue;
       spin.Succeeded();
       return ToStatus(side, outcome);
@@ -303,16 +369,25 @@ absl::Status QueueCore::Await(Side side, absl::Duration timeout,
   // From here on the way is short: where two share a CPU, each step of it is
   // taken with caches and branch predictors that are the other one's.
   Doorbell& bell = BellOf(side);
+  bool is_tick = false;
   for (bool slept = false;; slept = true) {
     // From here on whoever commits something for us knows that we wait.
     const uint32_t ticket = bell.Announce();
+    if (auto status = CurrentSelf(&self); !status.ok()) return status;
     blocker = {};
-    Outcome outcome = attempt(*self, &blocker);
-    if (outcome == Outcome::kWouldBlock && !slept &&
-        blocker.kind != Blocker::kNobody) {
-      ClearBlocker(blocker);
-      blocker = {};
-      outcome = attempt(*self, &blocker);
+    Outcome outcome = attempt(self, &blocker);
+    if (outcome == Outcome::kWouldBlock) {
+      // Nobody may be left to ring: one may have died between its commit and
+      // its Ring, or holding what we wait for. Also where others ring so often
+      // that no sleep ever lasts for a tick.
+      const bool is_due = is_tick || IsReapDue();
+      if (is_due) ReapAll(deadline);
+      if (is_due || (!slept && blocker.HasOwner())) {
+        ClearBlocker(blocker);
+        if (auto status = CurrentSelf(&self); !status.ok()) return status;
+        blocker = {};
+        outcome = attempt(self, &blocker);
+      }
     }
     if (outcome != Outcome::kWouldBlock) {
       // Whoever woke us may have made room for more than one.
@@ -324,28 +399,24 @@ absl::Status QueueCore::Await(Side side, absl::Duration timeout,
                             : TimedOut(side, timeout);
     }
     const Deadline tick = Deadline::After(park_tick);
-    if (!bell.Sleep(ticket, Deadline::Earlier(tick, deadline))) {
-      // Nobody may be left to ring: one may have died between its commit and
-      // its Ring, or holding what we wait for.
-      if (LooksDamaged()) return ToStatus(side, Outcome::kCorrupt);
-      ReapAll();
-      ClearBlocker(blocker);
-    }
+    is_tick = !bell.Sleep(ticket, Deadline::Earlier(tick, deadline));
+    if (is_tick && LooksDamaged()) return ToStatus(side, Outcome::kCorrupt);
   }
 }
 
 template <typename Attempt>
 absl::Status QueueCore::TryOnce(Side side, Attempt attempt) {
-  absl::StatusOr<Participant> self = attachment->Self();
-  if (!self.ok()) return self.status();
+  Participant self;
+  if (auto status = CurrentSelf(&self); !status.ok()) return status;
   Blocker blocker;
-  Outcome outcome = attempt(*self, &blocker);
+  Outcome outcome = attempt(self, &blocker);
   // Where everybody polls, nobody sleeps, and the polls have to look for the
   // dead.
   if (outcome == Outcome::kWouldBlock && IsReapDue()) {
     ReapAll();
     ClearBlocker(blocker);
-    outcome = attempt(*self, &blocker);
+    if (auto status = CurrentSelf(&self); !status.ok()) return status;
+    outcome = attempt(self, &blocker);
   }
   return ToStatus(side, outcome);
 }

@@ -29,17 +29,25 @@ void Forget(MessageMemory* memory) {
 
 }  // namespace
 
+bool QueueCore::TakeReturned(Participant self, BlockName block, Taken* taken) {
+  if (!arena.TakeReturned(self, block)) return false;
+  *taken = {
+      .self = self, .in_block = true, .block = block, .redelivered = true};
+  // Relaxed: a statistic orders nothing.
+  header().counts.redelivered.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
 bool QueueCore::TakeReturned(Participant self, Taken* taken) {
   std::atomic<uint64_t>& returned = header().shared.returned;
   uint64_t version = returned.load();
   if ((version & 1) == 0) return false;
-  BlockName block;
-  if (arena.TakeReturned(self, &block)) {
-    *taken = {
-        .self = self, .in_block = true, .block = block, .redelivered = true};
-    // Relaxed: a statistic orders nothing.
-    header().counts.redelivered.fetch_add(1, std::memory_order_relaxed);
-    return true;
+  for (uint32_t i = 0; i < geometry.block_count; ++i) {
+    const BlockWord word = arena.Load(i);
+    if (word.state() == BlockState::kRedeliver &&
+        TakeReturned(self, {i, word.generation()}, taken)) {
+      return true;
+    }
   }
   // Nothing left. Fails if more came while we looked.
   returned.compare_exchange_strong(version, version & ~uint64_t{1});
@@ -73,21 +81,31 @@ QueueCore::Outcome QueueCore::TryTake(Participant self, Taken* taken,
     }
   }
   if (closed < geometry.lanes) return Outcome::kWouldBlock;
-  if (!is_explicit()) return Outcome::kClosed;
-  // What others have not acknowledged may come back. What we have not, nobody
-  // else will tell us about.
-  if (IsHeldByOthers(self, blocker)) return Outcome::kWouldBlock;
-  return TakeReturned(self, taken) ? Outcome::kOk : Outcome::kClosed;
+  return is_explicit() ? AtEnd(self, taken, blocker) : Outcome::kClosed;
 }
 
-bool QueueCore::IsHeldByOthers(Participant self, Blocker* blocker) const {
+// Closed, and all slots are empty for good. What others have not acknowledged
+// may come back. What we have not, nobody else will tell us about.
+//
+// Each word is looked at once, and decides: a message goes to and fro between
+// HELD and REDELIVER until it is done with, and whoever returned it may have
+// been stopped or killed before it set the flag.
+QueueCore::Outcome QueueCore::AtEnd(Participant self, Taken* taken,
+                                    Blocker* blocker) {
+  bool is_open = false;
   for (uint32_t i = 0; i < geometry.block_count; ++i) {
     const BlockWord word = arena.Load(i);
-    if (word.state() != BlockState::kHeld || word.IsOwnedBy(self)) continue;
-    *blocker = {.kind = Blocker::kBlock, .owner = word.owner_index()};
-    return true;
+    if (word.state() == BlockState::kRedeliver) {
+      if (TakeReturned(self, {i, word.generation()}, taken)) {
+        return Outcome::kOk;
+      }
+      is_open = true;
+    } else if (word.state() == BlockState::kHeld && !word.IsOwnedBy(self)) {
+      *blocker = {.kind = Blocker::kBlock, .owner = word.owner_index()};
+      is_open = true;
+    }
   }
-  return false;
+  return is_open ? Outcome::kWouldBlock : Outcome::kClosed;
 }
 
 absl::Status QueueCore::Take(absl::Duration timeout, bool may_wait,
@@ -103,6 +121,8 @@ absl::Status QueueCore::Take(absl::Duration timeout, bool may_wait,
     if (taken->has_slot) {
       NotePeer(Side::kReceive, taken->lane, taken->claim);
     }
+    // Of what is delivered again, zero.
+    LookForTheDead(taken->claim.position);
     return Resolve(taken);
   }
   return TakeSlowly(timeout, may_wait, taken);
@@ -151,6 +171,7 @@ absl::Status QueueCore::Resolve(Taken* taken) {
   if (taken->has_slot && !lanes[taken->lane].CommitReceive(taken->claim)) {
     return Fenced(Side::kReceive);
   }
+  RingForRoom();
   return absl::DataLossError(absl::StrCat(
       Name("Receive from"),
       ": dropped a message that a peer has damaged: its length or its block is "
@@ -160,10 +181,12 @@ absl::Status QueueCore::Resolve(Taken* taken) {
 // Until this our death would pass the message on; with automatic
 // acknowledgement it is ours alone from here on.
 absl::Status QueueCore::CommitSlot(const Taken& taken) {
-  if (!taken.has_slot || lanes[taken.lane].CommitReceive(taken.claim)) {
-    return absl::OkStatus();
+  if (!taken.has_slot) return absl::OkStatus();
+  if (!lanes[taken.lane].CommitReceive(taken.claim)) {
+    return Fenced(Side::kReceive);
   }
-  return Fenced(Side::kReceive);
+  RingAtEnd();
+  return absl::OkStatus();
 }
 
 // After the message was copied by a plain Receive.
@@ -171,11 +194,12 @@ absl::Status QueueCore::FinishCopied(const Taken& taken) {
   if (absl::Status status = CommitSlot(taken); !status.ok()) return status;
   if (!taken.in_block) return absl::OkStatus();
   if (is_explicit()) {
-    const std::lock_guard<std::mutex> guard(unacked_lock_);
-    unacked_.push_back({taken.block, taken.self});
+    UnackedList& list = unacked();
+    const std::lock_guard<std::mutex> guard(list.lock);
+    list.messages.push_back({taken.block, taken.self});
     return absl::OkStatus();
   }
-  if (arena.FreeHeld(taken.self, taken.block)) lanes[taken.lane].RingForRoom();
+  if (arena.FreeHeld(taken.self, taken.block)) RingForRoom();
   return absl::OkStatus();
 }
 
@@ -227,6 +251,8 @@ absl::StatusOr<size_t> QueueCore::ReceiveInto(absl::Span<std::byte> buffer,
         std::memcpy(buffer.data(), message.data(), message.size());
       }
       if (!ring.CommitReceive(taken.claim)) return Fenced(Side::kReceive);
+      RingAtEnd();
+      LookForTheDead(taken.claim.position);
       return message.size();
     }
     taken.has_slot = true;
@@ -268,11 +294,7 @@ absl::StatusOr<Message> QueueCore::FinishAsMessage(const Taken& taken) {
   memory.size = taken.data.size();
   if (taken.in_block) {
     memory.data = const_cast<std::byte*>(taken.data.data());
-    memory.in_block = true;
-    memory.block[0] = taken.block.index;
-    memory.block[1] = taken.block.generation;
-    memory.owner[0] = taken.self.index;
-    memory.owner[1] = taken.self.epoch;
+    Own(&memory, taken.block, taken.self);
   } else {
     memory.data = memory.small.data();
     std::memcpy(memory.data, taken.data.data(), memory.size);
@@ -310,8 +332,9 @@ absl::Status QueueCore::Ack(MessageMemory* memory) {
   const MessageMemory& m = *memory;
   absl::Status status;
   if (m.in_block) {
+    if (!IsOwn(m)) return NotOwn("Ack to");
     if (arena.FreeHeld(OwnerOf(m), BlockOf(m))) {
-      lanes[0].RingForRoom();
+      RingForRoom();
     } else {
       status = Fenced(Side::kReceive);
     }
@@ -327,6 +350,7 @@ absl::Status QueueCore::GiveBack(MessageMemory* memory) {
                      ": it acknowledges automatically; create it with "
                      "Delivery::kExplicitAck"));
   }
+  if (!IsOwn(*memory)) return NotOwn("GiveBack to");
   const bool back = arena.GiveBack(OwnerOf(*memory), BlockOf(*memory));
   Forget(memory);
   if (!back) return Fenced(Side::kReceive);
@@ -336,11 +360,11 @@ absl::Status QueueCore::GiveBack(MessageMemory* memory) {
 
 void QueueCore::Drop(MessageMemory* memory) {
   const MessageMemory& m = *memory;
-  if (m.in_block && attachment->IsSelf(OwnerOf(m))) {
+  if (m.in_block && IsOwn(m)) {
     if (is_explicit()) {
       if (arena.GiveBack(OwnerOf(m), BlockOf(m))) AnnounceReturned();
     } else if (arena.FreeHeld(OwnerOf(m), BlockOf(m))) {
-      lanes[0].RingForRoom();
+      RingForRoom();
     }
   }
   Forget(memory);
@@ -349,25 +373,22 @@ void QueueCore::Drop(MessageMemory* memory) {
 absl::Status QueueCore::TaskDone() {
   Unacked oldest;
   {
-    const std::lock_guard<std::mutex> guard(unacked_lock_);
-    // What the parent of this forked child took is not ours to acknowledge.
-    while (!unacked_.empty() && !attachment->IsSelf(unacked_.front().self)) {
-      unacked_.pop_front();
-    }
-    if (unacked_.empty()) {
+    UnackedList& list = unacked();
+    const std::lock_guard<std::mutex> guard(list.lock);
+    if (list.messages.empty()) {
       return absl::FailedPreconditionError(absl::StrCat(
           Name("TaskDone of"),
           is_explicit() ? ": called more often than messages were received"
                         : ": it acknowledges automatically; create it with "
                           "Delivery::kExplicitAck"));
     }
-    oldest = unacked_.front();
-    unacked_.pop_front();
+    oldest = list.messages.front();
+    list.messages.pop_front();
   }
   if (!arena.FreeHeld(oldest.self, oldest.block)) {
     return Fenced(Side::kReceive);
   }
-  lanes[0].RingForRoom();
+  RingForRoom();
   return absl::OkStatus();
 }
 
@@ -375,16 +396,19 @@ template <typename IsDone>
 absl::Status QueueCore::AwaitDone(Deadline deadline, absl::Duration timeout,
                                   IsDone is_done) {
   Doorbell& bell = header().senders.joiners;
+  bool is_tick = false;
   while (!is_done()) {
     const uint32_t ticket = bell.Announce();
     if (is_done()) break;
+    // What it does rings us.
+    if (is_tick || IsReapDue()) ReapAll(deadline);
     if (deadline.HasPassed()) {
       return absl::DeadlineExceededError(absl::StrCat(
           Name("Join of"), ": messages are still to be done after ",
           absl::FormatDuration(timeout)));
     }
     const Deadline tick = Deadline::After(park_tick);
-    if (!bell.Sleep(ticket, Deadline::Earlier(tick, deadline))) ReapAll();
+    is_tick = !bell.Sleep(ticket, Deadline::Earlier(tick, deadline));
   }
   return absl::OkStatus();
 }

@@ -1,10 +1,11 @@
 // The sending side of a queue.
+#include <time.h>
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "ipc/mqueue/queue_core.h"
 
 namespace ipc::mqueue {
@@ -20,6 +21,18 @@ Participant OwnerOf(const MessageMemory& memory) {
 }
 BlockName BlockOf(const MessageMemory& memory) {
   return {memory.block[0], memory.block[1]};
+}
+
+int64_t NowNs() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+// One receive: the same word may be in several slots at a time.
+uint64_t SlowReader(uint32_t lane, const SlotRing::Claim& slot) {
+  constexpr uint64_t kOdd = 0x9e3779b97f4a7c15;
+  return slot.word.bits() + (uint64_t{lane} * kMaxSlots + slot.slot + 1) * kOdd;
 }
 
 }  // namespace
@@ -48,65 +61,90 @@ absl::Status QueueCore::Full(uint32_t lane) const {
       geometry.block_count > 0 ? " or arena_bytes" : ""));
 }
 
-// What the full policy makes of an attempt that would block. `slot`, if it is
-// about one, holds what was seen there. `*dropped` says
-// that the message is not to be sent although nothing went wrong.
+// What the full policy makes of an attempt that would block. `*dropped` says
+// that the message is not to be sent although nothing went wrong; without it,
+// there is no message yet that could be dropped.
 template <typename Attempt>
 absl::Status QueueCore::WithPolicy(uint32_t lane, absl::Duration timeout,
-                                   bool may_wait, const Claim* slot,
-                                   bool* dropped, Attempt attempt) {
+                                   bool may_wait, Lack lack, bool* dropped,
+                                   Attempt attempt) {
   const auto policy = static_cast<FullPolicy>(geometry.full_policy);
-  *dropped = false;
+  if (dropped != nullptr) *dropped = false;
+  absl::Status status = TryOnce(Side::kSend, attempt);
+  if (!absl::IsUnavailable(status)) return status;
   if (policy == FullPolicy::kBlock && may_wait) {
-    absl::Status status = TryOnce(Side::kSend, attempt);
-    if (!absl::IsUnavailable(status)) return status;
     // Only those who have to wait read the clock.
-    const absl::Time start = absl::Now();
+    const int64_t start = NowNs();
     status = Await(Side::kSend, timeout, attempt);
     // Relaxed: a statistic orders nothing.
-    header().counts.blocked_ns.fetch_add(
-        static_cast<uint64_t>(absl::ToInt64Nanoseconds(
-            std::max(absl::Now() - start, absl::ZeroDuration()))),
-        std::memory_order_relaxed);
+    header().counts.blocked_ns.fetch_add(static_cast<uint64_t>(NowNs() - start),
+                                         std::memory_order_relaxed);
     return status;
   }
-  absl::Status status = TryOnce(Side::kSend, attempt);
   if (policy == FullPolicy::kOverwriteOldest) {
-    for (int i = 0; absl::IsUnavailable(status) && i < kMaxDrops; ++i) {
-      if (slot != nullptr && slot->word.state() == SlotState::kReading) {
-        // To drop others would not free this slot. Its receiver is about to; if
-        // it is not, we need not find that out again and again.
-        // Relaxed: only a guess.
-        if (slow_reader_.load(std::memory_order_relaxed) == slot->word.bits()) {
-          break;
-        }
-        const uint64_t reader = slot->word.bits();
-        status = Await(Side::kSend, kReaderGrace, attempt);
-        if (absl::IsDeadlineExceeded(status)) {
-          status = TryOnce(Side::kSend, attempt);
-          // Unless it was dead, and is reaped: then its message can be dropped.
-          if (absl::IsUnavailable(status) && slot->word.bits() == reader) {
-            slow_reader_.store(reader, std::memory_order_relaxed);
-            break;
-          }
-        }
-        continue;
-      }
-      if (!DropOldest(lane) && !FreeFromTheDead(slot)) break;
-      status = TryOnce(Side::kSend, attempt);
-    }
+    status = Overwrite(lane, lack, attempt);
   }
-  if (policy == FullPolicy::kDropNewest && absl::IsUnavailable(status) &&
-      FreeFromTheDead(slot)) {
+  if (policy == FullPolicy::kDropNewest && FreeFromTheDead(lack.slot)) {
     status = TryOnce(Side::kSend, attempt);
   }
   if (!absl::IsUnavailable(status)) return status;
-  if (policy == FullPolicy::kBlock || policy == FullPolicy::kFail) {
+  if (policy == FullPolicy::kBlock || policy == FullPolicy::kFail ||
+      dropped == nullptr) {
     return Full(lane);
   }
   *dropped = true;
   header().counts.refused.fetch_add(1, std::memory_order_relaxed);
   return absl::OkStatus();
+}
+
+// Drops messages until the attempt does not block; Unavailable if that does not
+// help.
+template <typename Attempt>
+absl::Status QueueCore::Overwrite(uint32_t lane, Lack lack, Attempt attempt) {
+  absl::Status status = absl::UnavailableError("");
+  bool in_block = true;  // as if one had just been dropped
+  for (int i = 0; absl::IsUnavailable(status) && i < kMaxDrops; ++i) {
+    if (lack.slot != nullptr) {
+      if (lack.slot->word.state() == SlotState::kReading) {
+        // To drop others would not free this slot.
+        status = AwaitReader(lane, *lack.slot, attempt);
+        if (absl::IsDeadlineExceeded(status)) {
+          return absl::UnavailableError("");
+        }
+        continue;
+      }
+      if (!DropOldest(lane, &in_block) && !FreeFromTheDead(lack.slot)) break;
+    } else {
+      // Memory that others have in their hands is not to be had by dropping
+      // messages, and what is in slots has none.
+      if (in_block && !arena.CouldAllocate(lack.bytes, lane)) break;
+      in_block = is_explicit() && DropReturned(lane);
+      if (!in_block && !DropOldest(lane, &in_block)) break;
+      if (!in_block) continue;
+    }
+    status = TryOnce(Side::kSend, attempt);
+  }
+  return status;
+}
+
+// The slot that we need is just being received, and about to be free. If it is
+// not: DeadlineExceeded, and we need not find that out again and again.
+template <typename Attempt>
+absl::Status QueueCore::AwaitReader(uint32_t lane, const Claim& slot,
+                                    Attempt attempt) {
+  const uint64_t reader = SlowReader(lane, slot);
+  absl::Status status = absl::DeadlineExceededError("");
+  // Relaxed: only a guess.
+  if (slow_reader_.load(std::memory_order_relaxed) == reader) return status;
+  status = Await(Side::kSend, kReaderGrace, attempt);
+  if (!absl::IsDeadlineExceeded(status)) return status;
+  absl::Status last = TryOnce(Side::kSend, attempt);
+  // Unless it was dead, and is reaped: then its message can be dropped.
+  if (absl::IsUnavailable(last) && SlowReader(lane, slot) == reader) {
+    slow_reader_.store(reader, std::memory_order_relaxed);
+    return status;
+  }
+  return last;
 }
 
 // Nobody who drops messages waits, and so looks for the dead.
@@ -116,7 +154,9 @@ bool QueueCore::FreeFromTheDead(const Claim* slot) const {
 }
 
 // Receives a message to nobody: of the same lane, else of one below.
-bool QueueCore::DropOldest(uint32_t lane) {
+// `*in_block`: and memory of the arena is free again.
+bool QueueCore::DropOldest(uint32_t lane, bool* in_block) {
+  *in_block = false;
   absl::StatusOr<Participant> self = attachment->Self();
   if (!self.ok()) return false;
   for (uint32_t n = 0; n <= lane; ++n) {
@@ -125,11 +165,29 @@ bool QueueCore::DropOldest(uint32_t lane) {
       continue;
     }
     // A message that cannot be read is dropped just as well.
-    if (Resolve(&taken).ok() && CommitSlot(taken).ok() && taken.in_block) {
-      arena.FreeHeld(taken.self, taken.block);
+    if (Resolve(&taken).ok() && CommitSlot(taken).ok() && taken.in_block &&
+        arena.FreeHeld(taken.self, taken.block)) {
+      *in_block = true;
+      RingForRoom();
     }
     // Relaxed: a statistic orders nothing.
     header().counts.overwritten.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
+  return false;
+}
+
+// The same of what was to be delivered again, and is in no slot.
+bool QueueCore::DropReturned(uint32_t lane) {
+  for (uint32_t i = 0; i < geometry.block_count; ++i) {
+    const BlockWord word = arena.Load(i);
+    if (word.state() != BlockState::kRedeliver || arena.lane(i) > lane ||
+        !arena.FreeReturned({i, word.generation()})) {
+      continue;
+    }
+    // Relaxed: a statistic orders nothing.
+    header().counts.overwritten.fetch_add(1, std::memory_order_relaxed);
+    RingForRoom();
     return true;
   }
   return false;
@@ -146,8 +204,8 @@ absl::Status QueueCore::ClaimSlot(const SendOptions& options, bool may_wait,
     return absl::OkStatus();
   }
   absl::Status status =
-      WithPolicy(options.priority, options.timeout, may_wait, claim, dropped,
-                 [&](Participant self, Blocker* blocker) {
+      WithPolicy(options.priority, options.timeout, may_wait, {.slot = claim},
+                 dropped, [&](Participant self, Blocker* blocker) {
                    const Outcome outcome = ring.BeginSend(self, claim);
                    if (outcome == Outcome::kWouldBlock) {
                      *blocker = {.kind = Blocker::kSlot,
@@ -164,13 +222,21 @@ absl::Status QueueCore::ClaimBlock(size_t bytes, uint32_t lane,
                                    absl::Duration timeout, bool may_wait,
                                    bool* dropped, BlockName* block,
                                    Participant* owner) {
-  return WithPolicy(lane, timeout, may_wait, nullptr, dropped,
-                    [&](Participant self, Blocker*) {
-                      if (lanes[lane].IsClosed()) return Outcome::kClosed;
-                      *owner = self;
-                      return arena.Allocate(self, bytes, block)
-                                 ? Outcome::kOk
-                                 : Outcome::kWouldBlock;
+  const auto allocate = [&](Participant self) {
+    if (lanes[lane].IsClosed()) return Outcome::kClosed;
+    *owner = self;
+    return arena.Allocate(self, bytes, block) ? Outcome::kOk
+                                              : Outcome::kWouldBlock;
+  };
+  Participant self;
+  if (attachment->GetSelf(&self) && allocate(self) == Outcome::kOk) {
+    if (dropped != nullptr) *dropped = false;
+    return absl::OkStatus();
+  }
+  return WithPolicy(lane, timeout, may_wait, {.bytes = bytes}, dropped,
+                    [&](Participant self, Blocker* blocker) {
+                      blocker->kind = Blocker::kArena;
+                      return allocate(self);
                     });
 }
 
@@ -231,9 +297,7 @@ absl::Status QueueCore::Send(absl::Span<const std::byte> message,
   if (!deadline.is_infinite()) rest.timeout = deadline.Remaining();
   bool consumed = false;
   status = SendBlock(block, owner, message.size(), rest, may_wait, &consumed);
-  if (!consumed && arena.FreeLoaned(owner, block)) {
-    lanes[options.priority].RingForRoom();
-  }
+  if (!consumed && arena.FreeLoaned(owner, block)) RingForRoom();
   return status;
 }
 
@@ -257,7 +321,7 @@ absl::Status QueueCore::SendBlock(BlockName block, Participant owner,
   // the receiver drops it, and the queue goes on.
   const bool committed = ring.CommitSend(claim);
   if (!enqueued || !committed) {
-    if (!committed) arena.FreeQueued(block);
+    if (!committed && arena.FreeQueued(block)) RingForRoom();
     return Fenced(Side::kSend);
   }
   RingReceivers();
@@ -278,26 +342,13 @@ absl::StatusOr<Loan> QueueCore::Lend(size_t bytes, absl::Duration timeout,
   }
   BlockName block = {};
   Participant owner = {};
-  const auto attempt = [&](Participant self, Blocker*) {
-    if (lanes[0].IsClosed()) return Outcome::kClosed;
-    owner = self;
-    return arena.Allocate(self, bytes, &block) ? Outcome::kOk
-                                               : Outcome::kWouldBlock;
-  };
-  absl::Status status = TryOnce(Side::kSend, attempt);
-  if (absl::IsUnavailable(status)) {
-    if (!may_wait) return Full(0);
-    status = Await(Side::kSend, timeout, attempt);
-  }
+  absl::Status status =
+      ClaimBlock(bytes, 0, timeout, may_wait, nullptr, &block, &owner);
   if (!status.ok()) return status;
   memory.core = this;
   memory.data = arena.data(block);
   memory.size = bytes;
-  memory.in_block = true;
-  memory.block[0] = block.index;
-  memory.block[1] = block.generation;
-  memory.owner[0] = owner.index;
-  memory.owner[1] = owner.epoch;
+  Own(&memory, block, owner);
   return loan;
 }
 
@@ -318,10 +369,7 @@ absl::Status QueueCore::SendLoan(Loan* loan, const SendOptions& options) {
     if (status = CheckSend(memory.size, options.priority); !status.ok()) {
       return status;
     }
-    if (!attachment->IsSelf(OwnerOf(memory))) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          Name("Send to"), ": the loan belongs to the parent process"));
-    }
+    if (!IsOwn(memory)) return NotOwn("Send to");
     status = SendBlock(BlockOf(memory), OwnerOf(memory), memory.size, options,
                        true, &consumed);
     // Dropped by the full policy: it is as if it had been sent.
@@ -336,9 +384,9 @@ absl::Status QueueCore::SendLoan(Loan* loan, const SendOptions& options) {
 }
 
 void QueueCore::Unlend(MessageMemory* memory) {
-  if (memory->in_block && attachment->IsSelf(OwnerOf(*memory)) &&
+  if (memory->in_block && IsOwn(*memory) &&
       arena.FreeLoaned(OwnerOf(*memory), BlockOf(*memory))) {
-    lanes[0].RingForRoom();
+    RingForRoom();
   }
   memory->core = nullptr;
   memory->data = nullptr;

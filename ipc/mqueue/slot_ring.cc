@@ -12,6 +12,8 @@ namespace {
 // Each step that does not end an operation means that somebody else made
 // progress, or that the segment is damaged. Nobody is that unlucky.
 constexpr int kMaxSteps = 1 << 20;
+// Of those, how many may look at all slots.
+constexpr int kMaxScans = 64;
 
 // Positions grow for ever; their difference is what has a sign.
 int64_t Distance(uint64_t from, uint64_t to) {
@@ -108,8 +110,12 @@ void SlotRing::FillName(const Claim& claim, BlockName block) {
 
 SlotRing::Outcome SlotRing::BeginReceive(Participant self, Claim* claim) {
   std::atomic<uint64_t>& head = lane_->head;
+  int scans = 0;
   for (int step = 0; step < kMaxSteps; ++step) {
-    if ((requeued_->load() & 1) != 0 && TakeRequeued(self, claim)) {
+    // Set again and again without reason, as only a rogue does, it is not heard
+    // for the rest of this call.
+    if ((requeued_->load() & 1) != 0 && scans++ < kMaxScans &&
+        TakeRequeued(self, claim)) {
       return Outcome::kOk;
     }
     const uint64_t h = head.load();
@@ -131,6 +137,7 @@ SlotRing::Outcome SlotRing::BeginReceive(Participant self, Claim* claim) {
       }
       if (ahead == -1 && word.state() == SlotState::kRequeued) {
         // Its reaper has not announced it yet.
+        if (scans++ >= kMaxScans) return Outcome::kWouldBlock;
         if (TakeRequeued(self, claim)) return Outcome::kOk;
         continue;
       }
@@ -281,7 +288,25 @@ void SlotRing::Sweep(Participant dead, Arena* arena) {
       header_->counts.skipped.fetch_add(1, std::memory_order_relaxed);
     }
   }
+  HelpForward();
   AnnounceRequeued();
+}
+
+// So that the positions are exact where nobody sends or receives.
+void SlotRing::HelpForward() {
+  const uint64_t tail = lane_->tail.load();
+  SlotWord word = Load(IndexOf(tail));
+  if (LapsAhead(word, tail) > 0 ||
+      (LapsAhead(word, tail) == 0 && word.state() != SlotState::kFree &&
+       word.state() != SlotState::kEnd)) {
+    Help(lane_->tail, tail);
+  }
+  const uint64_t head = lane_->head.load();
+  word = Load(IndexOf(head));
+  if (LapsAhead(word, head) > 0 ||
+      (LapsAhead(word, head) == 0 && word.state() == SlotState::kReading)) {
+    Help(lane_->head, head);
+  }
 }
 
 bool SlotRing::HealOrphan(const Claim& seen) {
@@ -337,9 +362,12 @@ uint32_t SlotRing::ApproximateSize() const {
       std::clamp<int64_t>(size, 0, geometry_.slot_count));
 }
 
-SlotRing::Counts SlotRing::Count() const {
+SlotRing::Counts SlotRing::Count(bool has_skipped) const {
   uint64_t head = lane_->head.load();
   uint64_t tail = lane_->tail.load();
+  if (!has_skipped && (requeued_->load() & 1) == 0) {
+    return {.sent = tail, .received = head, .pending = ApproximateSize()};
+  }
   // Claims that nobody has helped forward yet.
   SlotWord word = Load(IndexOf(tail));
   if (LapsAhead(word, tail) == 0 && word.state() != SlotState::kFree &&

@@ -146,8 +146,10 @@ class SlotRing {
     uint64_t pending;  // at most slot_count
   };
   // Exact while nobody sends or receives, but for what `skipped`, `recycled`
-  // and `overwritten` count of all lanes. Looks at every slot.
-  Counts Count() const;
+  // and `overwritten` count of all lanes. From the positions alone, so that it
+  // takes no slot from those who use it; only where the dead have left REQ or,
+  // as `has_skipped` says, SKIP does it look at every slot.
+  Counts Count(bool has_skipped) const;
 
   SlotWord Load(uint32_t i) const { return SlotWord(slot(i).word.load()); }
   uint64_t head() const { return lane_->head.load(); }
@@ -204,6 +206,8 @@ class SlotRing {
     return SlotWord::Of(SlotState::kFree, (word.lap() + 1) & LapMask());
   }
 
+  // Help for a claim whose owner died before it did so itself.
+  void HelpForward();
   void Recycle(uint32_t i, SlotWord skip, uint64_t position);
   bool TakeRequeued(Participant self, Claim* claim);
   Outcome AtEnd(Participant self, Claim* claim);

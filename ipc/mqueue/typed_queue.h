@@ -42,7 +42,8 @@ class TypedQueue {
  public:
   // Options::message_bytes is ignored: it is sizeof(T).
   static absl::StatusOr<TypedQueue> CreateAnonymous(Options options = {}) {
-    return Create("", options);
+    options.message_bytes = sizeof(T);
+    return Check(Queue::CreateTyped(std::nullopt, options, kTypeId));
   }
   static absl::StatusOr<TypedQueue> Create(absl::string_view name,
                                            Options options = {}) {

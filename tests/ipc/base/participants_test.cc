@@ -15,8 +15,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ipc/base/deadline.h"
 #include "ipc/base/memory.h"
 #include "ipc/base/unique_fd.h"
 
@@ -253,6 +255,93 @@ TEST_F(ParticipantsTest, LostIsRenewed) {
   EXPECT_FALSE(mine->ReapOne(1));
   other.reset();
   EXPECT_EQ(close(number), 0);
+}
+
+// To one whose own lock has gone, and whose descriptor is another file's now,
+// nobody looks locked: still it takes nobody alive for dead. It finds those who
+// are, and attaches anew.
+TEST_F(ParticipantsTest, OneThatLostItsLockReapsNobodyAlive) {
+  auto alive = *Attach();
+  const int number = dup(0);
+  close(number);  // the one that is given out next
+  auto lost = *Attach();
+  ASSERT_EQ(lost->Self()->index, 1u);
+  const pid_t pid =
+      SpawnAndHold([&] { static_cast<void>(Attach().value().release()); });
+  close(number);
+  ASSERT_EQ(open("/dev/null", O_RDWR | O_CLOEXEC), number);
+  EXPECT_FALSE(lost->ReapOne(0));
+  EXPECT_FALSE(lost->ReapOne(2));
+  EXPECT_TRUE(swept_.empty());
+  Kill(pid);
+  EXPECT_TRUE(lost->ReapOne(2));
+  EXPECT_THAT(swept_, ::testing::ElementsAre(Participant{2, 0}));
+  // It itself is dead to all, and notices.
+  EXPECT_EQ(lost->ReapAll(), 1);
+  EXPECT_EQ(table_.Load(0).state, State::kAlive);
+  EXPECT_NE(*lost->Self(), (Participant{1, 0}));
+  EXPECT_FALSE(alive->ReapOne(lost->Self()->index));
+  EXPECT_EQ(close(number), 0) << "not ours to close";
+}
+
+// The same if the number is not given out again.
+TEST_F(ParticipantsTest, OneThatClosedItsLockNotices) {
+  auto alive = *Attach();
+  const int number = dup(0);
+  close(number);
+  auto lost = *Attach();
+  close(number);
+  EXPECT_EQ(lost->ReapAll(), 1);  // what it was before
+  EXPECT_EQ(*lost->Self(), (Participant{2, 0}));
+  EXPECT_FALSE(alive->ReapOne(2));
+}
+
+TEST_F(ParticipantsTest, OthersFilesAreNotClosed) {
+  const int number = dup(0);
+  close(number);
+  for (const bool forks : {false, true}) {
+    auto lost = *Attach();
+    close(number);
+    ASSERT_EQ(open("/dev/null", O_RDWR | O_CLOEXEC), number);
+    if (forks) {
+      const pid_t pid = fork();
+      if (pid == 0) _exit(fcntl(number, F_GETFD) >= 0 ? 0 : 1);
+      int status = -1;
+      ASSERT_EQ(waitpid(pid, &status, 0), pid);
+      EXPECT_EQ(status, 0);
+    }
+    lost.reset();
+    EXPECT_EQ(close(number), 0);
+  }
+}
+
+// Where the segment's own descriptor is another file's, too, nothing can be
+// attached to, least of all that file.
+TEST_F(ParticipantsTest, SegmentThatIsLostIsNotOpenedAnew) {
+  UniqueFd fd = *fd_.Duplicate();
+  auto lost = *Attachment::Create(fd.get(), table_, [](Participant) {});
+  ASSERT_EQ(dup3(STDIN_FILENO, fd.get(), O_CLOEXEC), fd.get());
+  lost->Abandon();
+  const absl::Status status = lost->Self().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("not the segment any more"));
+}
+
+// Each call does something, however little time it has, and all get their turn.
+TEST_F(ParticipantsTest, ReapAllEndsInTime) {
+  auto mine = *Attach();
+  std::set<uint32_t> indices;
+  for (uint32_t i = 1; i < kCapacity; ++i) {
+    words()[i].store(static_cast<uint32_t>(State::kDead));
+  }
+  for (uint32_t i = 1; i < kCapacity; ++i) {
+    EXPECT_EQ(mine->ReapAll(Deadline::After(absl::ZeroDuration())), 1);
+    // A peer that writes rubbish makes it look dead again.
+    indices.insert(swept_.back().index);
+    words()[swept_.back().index].store(static_cast<uint32_t>(State::kDead));
+  }
+  EXPECT_EQ(indices.size(), kCapacity - 1);
+  EXPECT_EQ(mine->ReapAll(), static_cast<int>(kCapacity - 1));
 }
 
 // A file that somebody uses cannot be claimed, and one that is claimed cannot

@@ -123,6 +123,14 @@ TEST(TypedQueueTest, LargeValues) {
   EXPECT_EQ(*queue.Receive(), value);
 }
 
+// No name is not a way to ask for an anonymous one.
+TEST(TypedQueueTest, EmptyNameIsRefused) {
+  EXPECT_EQ(TypedQueue<Order>::Create("").status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Queue::Create("").status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
 TEST(TypedQueueTest, AnotherTypeIsRefused) {
   const std::string name = UniqueName();
   TypedQueue<Order> orders = *TypedQueue<Order>::Create(name);

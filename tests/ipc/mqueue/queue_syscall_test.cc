@@ -1,6 +1,6 @@
 // No system call on a send or a receive while nobody waits: the kernel kills
-// the child at the first one. Ticks are none of a message's: there is none
-// within these tests.
+// the child at the first one. But for the look for the dead at each tick, which
+// never comes here.
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
@@ -72,6 +72,7 @@ int SendAndReceive(Queue& queue, int rounds) {
 
 TEST(QueueSyscallOfOneTest, NoneWhileNobodyWaits) {
   Queue queue = *Queue::CreateAnonymous({.slots = 4});
+  QueueTestPeer::SetParkTick(queue, absl::InfiniteDuration());
   Child child = Child::Fork([&] {
     // The first call in a child attaches.
     if (SendAndReceive(queue, 1) != 0 || !ForbidSystemCalls()) return 2;
@@ -85,6 +86,7 @@ TEST(QueueSyscallOfOneTest, NoneForLoans) {
   for (const Delivery delivery : {Delivery::kAutoAck, Delivery::kExplicitAck}) {
     Queue queue = *Queue::CreateAnonymous(
         {.slots = 4, .message_bytes = 10'000, .delivery = delivery});
+    QueueTestPeer::SetParkTick(queue, absl::InfiniteDuration());
     const auto lend_and_receive = [&](int rounds) {
       for (int i = 0; i < rounds; ++i) {
         absl::StatusOr<Loan> loan = queue.TryLoan(10'000);

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include <cstdint>
+#include <optional>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -26,7 +27,7 @@ class QueueTestPeer {
   // no process is stopped for half of them.
   static absl::StatusOr<Queue> CreateWithLapBits(const Options& options,
                                                  int lap_bits) {
-    return Queue::CreateWith(options, lap_bits, 0, "");
+    return Queue::CreateWith(options, lap_bits, 0, std::nullopt);
   }
 
   // How soon a waiter looks for the dead, instead of kParkTick. For this object
@@ -44,6 +45,7 @@ class QueueTestPeer {
                                     now.tv_nsec / 1'000'000 + 1);
   }
 
+  static QueueCore& core(Queue& queue) { return *queue.core_; }
   static SlotRing& ring(Queue& queue) { return queue.core_->lanes[0]; }
   static const Geometry& geometry(Queue& queue) {
     return queue.core_->geometry;

@@ -1,9 +1,11 @@
 /* The blocks of large messages, for the model checker spin: all interleavings
  * at small bounds, with a death before any step.
  *
- * A block's word says who has it, and the generation of what is in it, which is
- * one more each time that the block becomes FREE. A slot carries a descriptor,
- * {block, generation}. `me` is a participant {index, epoch}:
+ * A block's word says who has it, and the generation of what is in it. In the
+ * code each allocation takes the next one; here it is one more each time that
+ * the block becomes FREE, which comes to the same and is one number less. A
+ * slot carries a descriptor, {block, generation}. `me` is a participant
+ * {index, epoch}:
  *
  *   send      block FREE(g) -> LOANED(me, g); fill it
  *             slot FREE -> WRITING(me); write the descriptor
@@ -33,17 +35,22 @@
  *   survivor would reap them, receive all that is left, and find each slot and
  *   each block free. The same without killing and reaping anybody, where nobody
  *   is within an operation. So no block leaks.
+ * - The end is told (AT_END, with ACK) only when all that was sent has been
+ *   acknowledged: once the queue is closed and every slot is empty, who looks at
+ *   each block once, as QueueCore::AtEnd does, finds those that are HELD or
+ *   REDELIVER, wherever the messages go meanwhile and whoever dies.
  *
- * What is left out, as slot_ring.pml has it: positions as hints (here, the slot
- * at the head or the tail is claimed in one step), laps that are mistaken for
- * each other, leaving the table. Runs of more than one block: the words behind
- * the head are part of it for as long as the head has their generation, and
- * tell nothing else; two that take overlapping runs, of whom one has to go back,
- * are not here. A generation is one more here when a block becomes free, in the
- * code when it is taken. And a living process that has lost its lock:
- * between the reaper's two steps, with the block and with the slot, it can
- * still take its own, so that the message it is just sending or receiving is
- * lost, or its block leaks.
+ * What is left out: that a sender may overwrite, which takes a message from its
+ * slot as a receiver does, or by one CAS, REDELIVER(g) -> FREE(g+1). And as
+ * slot_ring.pml has it: positions as hints (here, the slot at the head or the
+ * tail is claimed in one step), laps that are mistaken for each other, leaving
+ * the table. Runs of more than one block: the words behind the head are part of
+ * it for as long as the head has their generation, and tell nothing else; two
+ * that take overlapping runs, of whom one has to go back, are not here. A
+ * generation is one more here when a block becomes free, in the code when it is
+ * taken. And a living process that has lost its lock: between the reaper's two
+ * steps, with the block and with the slot, it can still take its own, so that
+ * the message it is just sending or receiving is lost, or its block leaks.
  */
 
 #ifndef PRODUCERS
@@ -70,13 +77,14 @@
 #ifndef NACKS
 #define NACKS 0
 #endif
-/* ACK: explicit-ack mode. */
+/* ACK: explicit-ack mode. AT_END: somebody waits for the end. */
 
 /* The flaws, which the checks must find:
  * BLOCKS_FIRST    the reaper sweeps blocks before slots
  * NO_REREAD       it does not look at the slot again after the descriptor
  * NO_GENERATION   releasing a block leaves its generation as it was
  * QUIET_NACK      a nack announces nothing
+ * TRUST_FLAG      the end is told if no block is HELD and then nothing announced
  * ZERO_DESCRIPTOR the descriptor of a new slot, all zero, names a generation
  *                 that its block has: the first one, also zero
  */
@@ -400,6 +408,75 @@ announce:
 #define IS_ACK 0
 #endif
 
+#ifdef AT_END
+#if PRODUCERS == 1
+#define ARE_PRODUCERS_IDLE (!busy[0])
+#else
+#define ARE_PRODUCERS_IDLE (!busy[0] && !busy[1])
+#endif
+
+/* A receiver that has nothing itself, once no message can be sent any more. */
+proctype Ender() {
+  byte i;
+
+end_open:
+  ids > MESSAGES && ARE_PRODUCERS_IDLE;
+
+next_slot:
+end_slots:
+  if
+  :: d_step { i < SLOTS - 1 && STATE(slot[i]) == FREE -> i++ } goto next_slot
+  :: d_step { i == SLOTS - 1 && STATE(slot[i]) == FREE -> i = 0 }
+  fi;
+next_block:
+  if
+  :: d_step {
+       STATE(block[i]) == HELD ->
+       MEET(held_at_end);
+       i = 0
+     } goto wait
+#ifndef TRUST_FLAG
+  :: d_step {
+       STATE(block[i]) == REDELIVER ->
+       MEET(returned_at_end);
+       i = 0
+     } goto wait
+  :: d_step {
+       STATE(block[i]) != HELD && STATE(block[i]) != REDELIVER -> i++
+     }
+#else
+  :: d_step { STATE(block[i]) != HELD -> i++ }
+#endif
+  fi;
+  if
+  :: i < BLOCKS -> goto next_block
+  :: d_step { i == BLOCKS -> i = 0 }
+  fi;
+#ifdef TRUST_FLAG
+  if
+  :: (requeued & 1) == 1 -> goto next_block
+  :: (requeued & 1) == 0
+  fi;
+#endif
+  d_step {
+    assert(received == sent); /* closed and drained */
+    MEET(ended)
+  }
+  goto done;
+
+  /* To look again at once would show the same. */
+wait:
+end_wait:
+  if
+  :: STATE(block[0]) != HELD && STATE(block[1]) != HELD -> goto next_block
+  fi;
+
+done:
+end_done:
+  false
+}
+#endif
+
 proctype Reaper() {
   byte i;
   byte entry;
@@ -715,5 +792,8 @@ init {
     od;
     i = 0
   };
+#ifdef AT_END
+  run Ender();
+#endif
   StartAll()
 }

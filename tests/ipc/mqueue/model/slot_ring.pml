@@ -25,11 +25,12 @@
  *   So there is no deadlock, no slot is owned for ever and no message is lost.
  *
  * What is left out: HealOrphan, which is for peers that break the rules;
- * sleeping and waking, see doorbell.h: who finds the ring full or empty looks
- * again at any time; what consists of the steps that are here, as to overwrite
- * (to receive for nobody, then to send), batches, and lanes, each of which is
- * such a ring; prefetching, as it changes nothing; polling, see poller.h;
- * statistics.
+ * sleeping and waking, see doorbell.pml: who finds the ring full or empty looks
+ * again at any time; that a reaper helps the positions forward, as the next
+ * producer or consumer would with the same CAS; what consists of the steps that
+ * are here, as to overwrite (to receive for nobody, then to send), batches, and
+ * lanes, each of which is such a ring; prefetching, as it changes nothing;
+ * polling, see poller.h; statistics.
  *
  * To keep the states few:
  * - Positions start at the last lap before the wrap-around.
