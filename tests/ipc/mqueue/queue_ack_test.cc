@@ -144,6 +144,8 @@ TEST(QueueAckTest, EndWaitsForWhatOthersHold) {
 // A waiter for the end is told when the last message is acknowledged.
 TEST(QueueAckTest, LastAckIsTheEnd) {
   Queue queue = CreateExplicit();
+  // No tick within this test: only the Ack wakes it.
+  QueueTestPeer::SetParkTick(queue, 2 * kPatience);
   ASSERT_TRUE(queue.Send("message").ok());
   Message message = *queue.ReceiveMessage();
   ASSERT_TRUE(queue.CloseForSend().ok());
@@ -153,6 +155,7 @@ TEST(QueueAckTest, LastAckIsTheEnd) {
                ? 0
                : 1;
   });
+  reader.AwaitSleep();
   EXPECT_TRUE(message.Ack().ok());
   EXPECT_EQ(reader.Wait(), 0);
 }

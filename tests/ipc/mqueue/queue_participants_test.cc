@@ -279,7 +279,7 @@ TEST_P(QueueEpochTest, NamesakeIsNotSwept) {
 // A thread sends and receives while another one forks: what it is in the middle
 // of is not the child's, which uses the queue as any other process.
 TEST(QueueForkTest, WhileAnotherThreadSends) {
-  for (const Delivery delivery : {Delivery::kAutoAck}) {
+  for (const Delivery delivery : {Delivery::kAutoAck, Delivery::kExplicitAck}) {
     Queue queue = *Queue::CreateAnonymous({.slots = 4, .delivery = delivery});
     const bool acks = delivery == Delivery::kExplicitAck;
     // Each sends one and receives one, perhaps the other's: there is always one
