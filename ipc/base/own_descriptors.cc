@@ -1,9 +1,12 @@
 #include "ipc/base/own_descriptors.h"
 
 #include <errno.h>
+#include <linux/close_range.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
+#include <unistd.h>
+
+#include <climits>
 
 #include "ipc/base/posix_error.h"
 
@@ -17,7 +20,9 @@ struct Task {
 
 void* Run(void* argument) {
   Task& task = *static_cast<Task*>(argument);
-  if (unshare(CLONE_FILES) == 0) {
+  // Not by a copy of all: that would hold them open until the thread has ended,
+  // which is somewhat later than pthread_join says.
+  if (close_range(STDERR_FILENO + 1, UINT_MAX, CLOSE_RANGE_UNSHARE) == 0) {
     task.body();
   } else {
     task.status = PosixError(errno, "unsharing the table of descriptors");

@@ -20,11 +20,10 @@
 
 namespace ipc {
 
-// Runs `body` on a thread that ends with it and has a copy of all descriptors
-// of the process, for which no signals are handled. What it opens it has to
-// close; what it closes stays open for the others. It must not throw. While it
-// runs, a file that another thread closes is not closed for the kernel.
-// ResourceExhausted if there can be no more threads.
+// Runs `body` on a thread that ends with it, handles no signals, and has none
+// of the descriptors of the process but 0 to 2. What it opens it has to close.
+// It must not throw. ResourceExhausted if there can be no more threads; needs
+// Linux 5.9.
 absl::Status RunWithOwnDescriptors(absl::FunctionRef<void()> body);
 
 }  // namespace ipc
