@@ -71,6 +71,15 @@ class ListenerTest : public ::testing::Test {
  protected:
   Address path() const { return Address::Unix(directory_.Path("s")); }
 
+  // At path(), without a Listener.
+  UniqueFd RawListen() const {
+    const auto to = path().ToSocket();
+    UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(bind(fd.get(), to->get(), to->size), 0);
+    EXPECT_EQ(listen(fd.get(), 1), 0);
+    return fd;
+  }
+
   TempDirectory directory_;
 };
 
@@ -522,13 +531,22 @@ TEST_F(ListenerTest, AListenerThatDoesNotAcceptIsTooLate) {
 // The time is for all of it, however prompt each message seems.
 TEST_F(ListenerTest, AListenerThatIsAlwaysJustInTimeIsTooLate) {
   constexpr absl::Duration kPause = absl::Milliseconds(150);
-  auto listener = Listener::Listen(path(), WithKey("k"));
-  ASSERT_THAT(listener, IsOk());
+  const UniqueFd listening = RawListen();
   std::thread thread([&] {
-    // Which answers once in each pause: to a client, that is, three times.
-    for (int i = 0; i < 4; ++i) {
+    auto connection = Connection::FromFd(
+        UniqueFd(accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC)));
+    ASSERT_THAT(connection, IsOk());
+    Handshake handshake(Handshake::Role::kListener, "k", /*allow_md5=*/false);
+    Handshake::Step step = handshake.Start();
+    // Two pauses are longer than the client's time.
+    while (!handshake.done()) {
       absl::SleepFor(kPause);
-      (void)listener->Accept(absl::ZeroDuration());
+      for (const std::string& message : step.send) {
+        if (!connection->Send(message).ok()) return;
+      }
+      const auto answer = connection->Receive(kLong);
+      if (!answer.ok()) return;
+      step = handshake.Take(*answer);
     }
   });
   ConnectOptions options = ClientWithKey("k");
@@ -540,12 +558,10 @@ TEST_F(ListenerTest, AListenerThatIsAlwaysJustInTimeIsTooLate) {
 
 // A listener that is killed is not one with another key.
 TEST_F(ListenerTest, AListenerThatGoesAwayInTheHandshakeIsUnavailable) {
-  auto listener = Listener::Listen(path(), WithKey("k"));
-  ASSERT_THAT(listener, IsOk());
+  const UniqueFd listening = RawListen();
   std::thread thread([&] {
-    EXPECT_THAT(WaitAny({&*listener}, kLong), IsOk());
-    EXPECT_FALSE(listener->Accept(absl::ZeroDuration()).ok());
-    listener = absl::CancelledError("gone");
+    // It has come, and is gone.
+    UniqueFd(accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC)).Reset();
   });
   EXPECT_THAT(Connect(path(), ClientWithKey("k")),
               StatusIs(StatusCode::kUnavailable, HasSubstr("went away")));
