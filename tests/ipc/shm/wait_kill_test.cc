@@ -65,6 +65,29 @@ std::vector<Operation> Conditions() {
       EXPECT_EQ(world.another->Wait(), 0) << "not notified";
     }
   };
+  // Of a victim that was notified, while another one waited. Either it returned
+  // with what it was told, or the other one is told.
+  const auto check_passed_on = [check_nobody_waits](World& world,
+                                                    const KillPoint& point,
+                                                    Observed& observed) {
+    if (!world.other.has_value()) {
+      return check_nobody_waits(world, point, observed);
+    }
+    const bool taken = world.condition_header->waiters[0].word.load() == 0;
+    const bool returned = world.guarded[0] != 0;
+    const bool told = InheritLock(world, *world.mutex);
+    observed.Effect(point, taken);
+    observed.told += told ? 1 : 0;
+    EXPECT_TRUE(taken || !returned);
+    EXPECT_TRUE(told || returned || !taken)
+        << "taken by one that had not returned: it had no mutex";
+    world.other->Continue();
+    if (taken) {
+      const std::lock_guard<Mutex> guard(*world.mutex);
+      EXPECT_THAT(world.condition->Notify(), IsOkAndHolds(1u));
+    }
+    EXPECT_EQ(world.other->Wait(), 0) << "not notified";
+  };
   return {
       {.name = "ConditionWait",
        .prepare = lock,
@@ -107,6 +130,18 @@ std::vector<Operation> Conditions() {
              observed.told += told ? 1 : 0;
              expect_nobody_waits(world, *world.recursive);
            },
+       .tells = true},
+      {.name = "ConditionWaitBesideAnother",
+       .prepare = lock,
+       .operate = wait,
+       // It has waited longer, and so it is its turn.
+       .wake =
+           [notify](World& world) {
+             world.StartWaiter();
+             world.other->Stop();
+             notify(world);
+           },
+       .check = check_passed_on,
        .tells = true},
       {.name = "ConditionNotify",
        .arrange = [](World& world) { world.StartWaiter(); },
