@@ -22,6 +22,6 @@ def spin_test(name, model, includes = [], bounds = {}, expect = None, tags = [],
         data = [model] + includes,
         main = "//tools/build_defs/private:spin_test.py",
         # No C++ of ours runs. One spin keeps one CPU busy.
-        tags = tags + ["no-sanitizer"],
+        tags = tags + ["model", "no-sanitizer"],
         **kwargs
     )
