@@ -48,7 +48,7 @@ constexpr absl::Duration kPatience = absl::Seconds(20);
 // those of a whole Connect in any.
 #ifdef NDEBUG
 constexpr int kStride = 1;
-constexpr int kConnectStride = 3;
+constexpr int kConnectStride = 31;
 constexpr int kCryptoStride = 211;
 #else
 constexpr int kStride = 101;
