@@ -91,7 +91,7 @@ absl::Status QueueCore::NotOwn(absl::string_view operation) const {
                    "this one while it had it"));
 }
 
-absl::Status QueueCore::AttachAnew(Participant* self) {
+absl::Status QueueCore::AttachAnew(Participant* self) const {
   const absl::StatusOr<Participant> attached = attachment->Self();
   if (attached.ok()) *self = *attached;
   return attached.status();

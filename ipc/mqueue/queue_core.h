@@ -202,7 +202,7 @@ class QueueCore {
     if (attachment->GetSelf(self)) return absl::OkStatus();
     return AttachAnew(self);
   }
-  absl::Status AttachAnew(Participant* self);
+  absl::Status AttachAnew(Participant* self) const;
   // Looks for the dead; the sweeps end soon after the deadline.
   void ReapAll(Deadline deadline = Deadline::Infinite());
   // Whether the last look was a park tick ago.

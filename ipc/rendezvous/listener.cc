@@ -346,7 +346,10 @@ Listener::~Listener() {
   if (impl_ == nullptr || !impl_->in_child()) return;
   // A child has its memory, which another thread of the parent may have been
   // changing, and nothing that would have to be given back. So it is kept.
-  static auto* const of_parents = new std::vector<std::unique_ptr<Impl>>;
+  using Impls = std::vector<std::unique_ptr<Impl>>;
+  // Without memory for a vector, a child may end.
+  static auto* const of_parents =
+      new Impls;  // NOLINT(bugprone-unhandled-exception-at-new): see above
   const std::lock_guard<std::mutex> guard(PrivateFds::fork_lock());
   of_parents->push_back(std::move(impl_));
 }

@@ -221,9 +221,10 @@ constexpr auto MembersOf(T& value) {
 
 template <typename T>
 struct AnyBaseOf {
-  template <typename Base>
-  requires(std::is_base_of_v<Base, T> && !std::same_as<Base, T>) operator Base()
-      const;  // NOLINT(google-explicit-constructor): it is to be
+  template <typename Base,
+            typename = std::enable_if_t<std::is_base_of_v<Base, T> &&
+                                        !std::is_same_v<Base, T>>>
+  operator Base() const;  // NOLINT(google-explicit-constructor): it is to be
 };
 template <typename T>
 concept HasBase = requires {

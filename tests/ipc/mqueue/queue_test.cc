@@ -210,7 +210,8 @@ TEST(SimpleQueueTest, test_empty) {
     const auto put_empty = [&] {
       return queue.Send(queue.ApproximateSize() == 0 ? "True" : "False").ok();
     };
-    return put_empty() && put_empty() ? 0 : 1;
+    const bool first = put_empty();
+    return first && put_empty() ? 0 : 1;
   });
   EXPECT_EQ(child.Wait(), 0);
   EXPECT_EQ(queue.ApproximateSize(), 2u);

@@ -627,7 +627,8 @@ TEST_F(ListenerTest, MovedFrom) {
   ASSERT_THAT(listener, IsOk());
   Listener other = *std::move(listener);
   EXPECT_EQ(other.address(), path());
-  EXPECT_EQ(listener->address(), Address::Unix(""));
+  EXPECT_EQ(listener->address(),  // NOLINT(bugprone-use-after-move): on purpose
+            Address::Unix(""));
   EXPECT_EQ(listener->poll_fd(), -1);
   EXPECT_THAT(listener->Accept(),
               StatusIs(StatusCode::kFailedPrecondition, HasSubstr("moved")));

@@ -36,7 +36,7 @@ using ::ipc::testing::Child;
 // A Python that waits for them, and what it prints.
 class PythonThatWaits {
  public:
-  explicit PythonThatWaits(std::initializer_list<const Waitable*> waitables)
+  PythonThatWaits(std::initializer_list<const Waitable*> waitables)
       : child_(Start(waitables, &reader_)) {}
 
   std::string ReadLine() {

@@ -35,8 +35,7 @@ std::vector<uint64_t> next_random_numbers;
 }  // namespace
 }  // namespace ipc::shm
 
-// Instead of libc's.
-ssize_t getrandom(void* buffer, size_t size, unsigned flags) {
+extern "C" ssize_t PresetRandom(void* buffer, size_t size, unsigned flags) {
   auto& numbers = ipc::shm::next_random_numbers;
   if (numbers.empty() || size != sizeof(numbers[0])) {
     return syscall(SYS_getrandom, buffer, size, flags);
@@ -45,6 +44,9 @@ ssize_t getrandom(void* buffer, size_t size, unsigned flags) {
   numbers.erase(numbers.begin());
   return static_cast<ssize_t>(size);
 }
+// Instead of libc's.
+ssize_t getrandom(void*, size_t, unsigned)
+    __attribute__((alias("PresetRandom")));
 
 namespace ipc::shm {
 namespace {
