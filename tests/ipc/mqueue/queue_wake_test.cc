@@ -56,7 +56,7 @@ struct Place {
 class QueueWakeTest : public ::testing::TestWithParam<Place> {
  protected:
   Child Receiver(Queue& queue, char expected) {
-    return Child::Fork([this, &queue, expected] {
+    return Child::Fork([&queue, expected] {
       absl::StatusOr<Message> message = queue.ReceiveMessage(kPatience);
       return message.ok() && message->text() == GetParam().Text(expected) &&
                      message->Ack().ok()
@@ -65,7 +65,7 @@ class QueueWakeTest : public ::testing::TestWithParam<Place> {
     });
   }
   Child Sender(Queue& queue, char c) {
-    return Child::Fork([this, &queue, c] {
+    return Child::Fork([&queue, c] {
       return queue.Send(GetParam().Text(c), kPatience).ok() ? 0 : 1;
     });
   }
