@@ -173,13 +173,12 @@ absl::StatusOr<std::unique_ptr<Attachment>> Attachment::Create(
 Attachment::~Attachment() {
   const std::lock_guard<std::mutex> guard(AttachmentRegistry::lock());
   AttachmentRegistry::Remove(this);
-  const uint64_t self = self_.load(std::memory_order_relaxed);
+  const Participant self = self_.load(std::memory_order_relaxed);
   if (self != kNobody) {
-    const uint32_t epoch = static_cast<uint32_t>(self);
-    uint64_t alive = Pack(State::kAlive, epoch);
+    uint64_t alive = Pack(State::kAlive, self.epoch);
     // Fails if a hostile peer changed the word: then not ours to repair.
-    table_.words_[self >> 32].compare_exchange_strong(
-        alive, Pack(State::kFree, epoch + 1));
+    table_.words_[self.index].compare_exchange_strong(
+        alive, Pack(State::kFree, self.epoch + 1));
   }
   CloseOwn(lock_fd_.load(std::memory_order_relaxed));
 }
@@ -192,7 +191,7 @@ void Attachment::CloseOwn(int lock_fd) const {
 absl::StatusOr<Participant> Attachment::Self() {
   // Acquire pairs with the release in TryIndex: who sees us attached sees
   // lock_fd_ too.
-  uint64_t self = self_.load(std::memory_order_acquire);
+  Participant self = self_.load(std::memory_order_acquire);
   if (self == kNobody) {
     const std::lock_guard<std::mutex> guard(AttachmentRegistry::lock());
     self = self_.load(std::memory_order_relaxed);
@@ -201,33 +200,30 @@ absl::StatusOr<Participant> Attachment::Self() {
       self = self_.load(std::memory_order_relaxed);
     }
   }
-  return Participant{static_cast<uint32_t>(self >> 32),
-                     static_cast<uint32_t>(self)};
+  return self;
 }
 
 absl::Status Attachment::RenewIfLost() {
   const std::lock_guard<std::mutex> guard(AttachmentRegistry::lock());
-  const uint64_t self = self_.load(std::memory_order_relaxed);
+  const Participant self = self_.load(std::memory_order_relaxed);
   if (self == kNobody) return absl::OkStatus();  // the next Self() attaches
-  const uint32_t index = static_cast<uint32_t>(self >> 32);
-  const ParticipantTable::Entry entry = table_.Load(index);
+  const ParticipantTable::Entry entry = table_.Load(self.index);
   const int lock_fd = lock_fd_.load(std::memory_order_relaxed);
   if (file_.IsOf(lock_fd)) {
-    if (entry.state == State::kAlive &&
-        entry.epoch == static_cast<uint32_t>(self)) {
+    if (entry.state == State::kAlive && entry.epoch == self.epoch) {
       return absl::OkStatus();
     }
     // Another thread may be probing through it: to be kept, without the lock.
-    struct flock lock = LockOf(index);
+    struct flock lock = LockOf(self.index);
     lock.l_type = F_UNLCK;
     fcntl(lock_fd, F_OFD_SETLK, &lock);
   } else {
     lock_fd_.store(-1, std::memory_order_relaxed);  // no more ours to close
     // The lock is lost, or held by a copy that nobody knows of: who we were is
     // dead in either case.
-    uint64_t alive = Pack(State::kAlive, static_cast<uint32_t>(self));
-    table_.words_[index].compare_exchange_strong(
-        alive, Pack(State::kDead, static_cast<uint32_t>(self)));
+    uint64_t alive = Pack(State::kAlive, self.epoch);
+    table_.words_[self.index].compare_exchange_strong(
+        alive, Pack(State::kDead, self.epoch));
   }
   self_.store(kNobody, std::memory_order_relaxed);
   return AttachLocked();
@@ -298,7 +294,7 @@ bool Attachment::TryIndex(int lock_fd, uint32_t index) {
   }
   lock_fd_.store(lock_fd, std::memory_order_relaxed);
   // Release pairs with the acquire in Self.
-  self_.store(uint64_t{index} << 32 | entry.epoch, std::memory_order_release);
+  self_.store({index, entry.epoch}, std::memory_order_release);
   return true;
 }
 
@@ -313,9 +309,9 @@ bool Attachment::IsUnlocked(int lock_fd, uint32_t index) const {
 
 bool Attachment::ReapOne(uint32_t index) {
   // Acquire as in Self: a caller may know only that it has attached once.
-  const uint64_t self = self_.load(std::memory_order_acquire);
+  const Participant self = self_.load(std::memory_order_acquire);
   // Our own lock would look free to us.
-  if (self == kNobody || index == self >> 32) return false;
+  if (self == kNobody || index == self.index) return false;
   return ReapOne(lock_fd_.load(std::memory_order_relaxed), index);
 }
 

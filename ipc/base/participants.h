@@ -182,10 +182,8 @@ class Attachment {
   // The same without attaching: false if that is to be done first.
   bool GetSelf(Participant* self) const {
     // Acquire pairs with the release that ends attaching.
-    const uint64_t packed = self_.load(std::memory_order_acquire);
-    *self = {static_cast<uint32_t>(packed >> 32),
-             static_cast<uint32_t>(packed)};
-    return packed != kNobody;
+    *self = self_.load(std::memory_order_acquire);
+    return *self != kNobody;
   }
 
   // How many forks this process is away from the one that first attached to
@@ -199,8 +197,7 @@ class Attachment {
   // forked child for what its parent was.
   bool IsSelf(Participant participant) const {
     // Relaxed: whoever holds the answer of Self() has synchronised with it.
-    return self_.load(std::memory_order_relaxed) ==
-           (uint64_t{participant.index} << 32 | participant.epoch);
+    return self_.load(std::memory_order_relaxed) == participant;
   }
 
   // One system call: marks the participant at `index` dead and sweeps, if the
@@ -228,7 +225,7 @@ class Attachment {
  private:
   friend class AttachmentRegistry;
 
-  static constexpr uint64_t kNobody = ~uint64_t{0};
+  static constexpr Participant kNobody = {~0u, ~0u};
 
   Attachment(int fd, ParticipantTable table, Sweep sweep)
       : fd_(fd), file_(fd), table_(table), sweep_(std::move(sweep)) {}
@@ -247,9 +244,10 @@ class Attachment {
   const ParticipantTable table_;
   const Sweep sweep_;
 
-  // index << 32 | epoch, or kNobody. Written under the registry's lock, or by a
-  // forked child before it has a second thread.
-  std::atomic<uint64_t> self_{kNobody};
+  // Or kNobody. Written under the registry's lock, or by a forked child before
+  // it has a second thread.
+  std::atomic<Participant> self_{kNobody};
+  static_assert(std::atomic<Participant>::is_always_lock_free);
   // The open file description that holds the lock; -1 in a forked child.
   std::atomic<int> lock_fd_{-1};
   // Where ReapAll goes on. Relaxed: anywhere will do.

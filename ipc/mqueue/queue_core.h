@@ -258,6 +258,10 @@ class QueueCore {
   Outcome AtEnd(Participant self, Taken* taken, Blocker* blocker);
   absl::Status Resolve(Taken* taken);
   absl::Status CommitSlot(const Taken& taken);
+  absl::StatusOr<size_t> ReceiveSlowly(absl::Span<std::byte> buffer,
+                                       absl::Duration timeout);
+  absl::StatusOr<size_t> ReceiveClaimed(Participant self, const Claim& claim,
+                                        absl::Span<std::byte> buffer);
   absl::StatusOr<size_t> FinishInto(const Taken& taken,
                                     absl::Span<std::byte> buffer);
   absl::Status FinishCopied(const Taken& taken);

@@ -234,32 +234,49 @@ bool QueueCore::FollowStream(uint32_t lane) {
 
 absl::StatusOr<size_t> QueueCore::ReceiveInto(absl::Span<std::byte> buffer,
                                               absl::Duration timeout) {
-  Taken taken;
-  absl::Status status;
-  if (!receives_from_slots || !attachment->GetSelf(&taken.self)) {
-    status = Take(timeout, true, &taken);
-  } else if ((IsStream() && !FollowStream(0)) ||
-             lanes[0].BeginReceive(taken.self, &taken.claim) != Outcome::kOk) {
-    status = TakeSlowly(timeout, true, &taken);
-  } else {
-    // The usual case, in one go: a message is there, in its slot.
+  // The usual case, in one go: a message is there, in its slot.
+  Participant self;
+  if (receives_from_slots && attachment->GetSelf(&self) &&
+      (!IsStream() || FollowStream(0))) {
     SlotRing& ring = lanes[0];
-    NotePeer(Side::kReceive, 0, taken.claim);
-    const absl::Span<const std::byte> message = ring.Contents(taken.claim).data;
-    if (message.data() != nullptr && message.size() <= buffer.size()) {
+    Claim claim;
+    if (ring.BeginReceive(self, &claim) == Outcome::kOk) {
+      NotePeer(Side::kReceive, 0, claim);
+      const absl::Span<const std::byte> message = ring.Contents(claim).data;
+      if (message.data() == nullptr || message.size() > buffer.size()) {
+        return ReceiveClaimed(self, claim, buffer);
+      }
       if (!message.empty()) {
         std::memcpy(buffer.data(), message.data(), message.size());
       }
-      if (!ring.CommitReceive(taken.claim)) return Fenced(Side::kReceive);
+      if (!ring.CommitReceive(claim)) return Fenced(Side::kReceive);
       RingAtEnd();
-      LookForTheDead(taken.claim.position);
+      LookForTheDead(claim.position);
       return message.size();
     }
-    taken.has_slot = true;
-    taken.redelivered = taken.claim.redelivered;
-    status = Resolve(&taken);
   }
+  return ReceiveSlowly(buffer, timeout);
+}
+
+absl::StatusOr<size_t> QueueCore::ReceiveSlowly(absl::Span<std::byte> buffer,
+                                                absl::Duration timeout) {
+  Taken taken;
+  absl::Status status = receives_from_slots
+                            ? TakeSlowly(timeout, /*may_wait=*/true, &taken)
+                            : Take(timeout, /*may_wait=*/true, &taken);
   if (!status.ok()) return status;
+  return FinishInto(taken, buffer);
+}
+
+// What does not fit, or is in a block.
+absl::StatusOr<size_t> QueueCore::ReceiveClaimed(Participant self,
+                                                 const Claim& claim,
+                                                 absl::Span<std::byte> buffer) {
+  Taken taken = {.self = self,
+                 .has_slot = true,
+                 .claim = claim,
+                 .redelivered = claim.redelivered};
+  if (absl::Status status = Resolve(&taken); !status.ok()) return status;
   return FinishInto(taken, buffer);
 }
 
