@@ -67,10 +67,7 @@ bool SpinWait::Next() {
   if (rounds_ == 0 && expect_ == Expect::kMore) {
     PauseForStream();
   } else {
-    const int pauses = rounds_ == 0       ? kFirstPauses
-                       : has_just_begun() ? 1
-                                          : kLongPauses;
-    for (int i = 0; i < pauses; ++i) Pause();
+    Pause(rounds_ == 0 ? kFirstPauses : has_just_begun() ? 1 : kLongPauses);
   }
   ++rounds_;
   return true;

@@ -31,12 +31,13 @@ inline void Pause() {
 #endif
 }
 
+inline void Pause(int times) {
+  for (int i = 0; i < times; ++i) Pause();
+}
+
 // Of a receiver that has caught up with a stream: a microsecond or so, in
 // which its sender has the lines for itself.
-inline void PauseForStream() {
-  constexpr int kPauses = 32;
-  for (int i = 0; i < kPauses; ++i) Pause();
-}
+inline void PauseForStream() { Pause(32); }
 
 // What earlier waits on the same thing have taught. Thread-safe; private to a
 // process.

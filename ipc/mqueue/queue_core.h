@@ -142,7 +142,7 @@ class QueueCore {
  private:
   // Who received so many messages without waiting is in a stream.
   static constexpr uint32_t kStream = 2;
-  // A sender near a full queue looks at the head once in so many messages.
+  // A sender looks at the head once in so many messages at most.
   static constexpr uint64_t kLookEvery = 8;
 
   // What plain receives have taken.
@@ -194,6 +194,7 @@ class QueueCore {
     return received_in_a_row.load(std::memory_order_relaxed) >= kStream;
   }
   bool FollowStream(uint32_t lane);
+  bool IsElsewhere(Side side) const;
   void ClearBlocker(const Blocker& blocker);
   void PokePollers() const;
   // Who takes part, now: a call that waits may come to be another one, if this
@@ -247,7 +248,13 @@ class QueueCore {
   bool DropOldest(uint32_t lane, bool* in_block);
   bool DropReturned(uint32_t lane);
   bool FreeFromTheDead(const Claim* slot) const;
+  void AfterSend(uint32_t lane, uint64_t position) {
+    if (position % kLookEvery != 0) return;
+    NoteDepth(lane, position);
+    StayApart(lane, position);
+  }
   void NoteDepth(uint32_t lane, uint64_t position);
+  void StayApart(uint32_t lane, uint64_t position);
   absl::Status Full(uint32_t lane) const;
   absl::Status CannotSend(size_t size, uint32_t lane) const;
 
@@ -278,12 +285,11 @@ class QueueCore {
   // Owned; a forked child makes its own, as another thread may have been at
   // that of its parent.
   std::atomic<UnackedList*> unacked_;
-  // The heads and the high-water mark as last seen. Relaxed: statistics.
+  // The high-water mark as last seen. Relaxed: a statistic.
   std::atomic<uint64_t> high_water_seen_{0};
-  // By lane: the tail, and the position up to which there is room, as last
-  // seen. Relaxed: guesses that order nothing.
-  std::atomic<uint64_t> tail_seen_[kMaxLanes] = {};
-  std::atomic<uint64_t> room_seen_[kMaxLanes] = {};
+  // By lane: up to where to receive without looking at the tail, and the head
+  // as last seen. Relaxed: guesses that order nothing.
+  std::atomic<uint64_t> stream_end_[kMaxLanes] = {};
   std::atomic<uint64_t> head_seen_[kMaxLanes] = {};
 };
 
@@ -311,17 +317,20 @@ inline void QueueCore::Prefetch(Side side, const SlotRing& ring, uint32_t lane,
       received_in_a_row.store(in_a_row + 1, std::memory_order_relaxed);
       return;
     }
-    if (later < tail_seen_[lane].load(std::memory_order_relaxed)) {
+    if (later < stream_end_[lane].load(std::memory_order_relaxed)) {
       ring.PrefetchAfter(claim);
     }
-    return;
-  }
-  if (later < room_seen_[lane].load(std::memory_order_relaxed)) {
+  } else if (later + ring.slots_apart() <
+             head_seen_[lane].load(std::memory_order_relaxed) +
+                 geometry.slot_count) {
     ring.PrefetchAfter(claim);
-  } else if (claim.position % kLookEvery == 0) {
-    room_seen_[lane].store(ring.head() + geometry.slot_count,
-                           std::memory_order_relaxed);
   }
+}
+
+// Whether the peer of this side was last seen on another CPU than this one.
+inline bool QueueCore::IsElsewhere(Side side) const {
+  return peer_cpu[static_cast<int>(side)].load(std::memory_order_relaxed) !=
+         CurrentCpu();
 }
 
 inline void QueueCore::RingReceivers() {

@@ -11,9 +11,6 @@
 namespace ipc::mqueue {
 namespace {
 
-// A receiver in a stream lets its sender go ahead until there are so many.
-constexpr uint64_t kBatch = 16;
-
 Participant OwnerOf(const MessageMemory& memory) {
   return {memory.owner[0], memory.owner[1]};
 }
@@ -117,6 +114,7 @@ absl::Status QueueCore::Take(absl::Duration timeout, bool may_wait,
   Participant self;
   Blocker blocker;
   if (attachment->GetSelf(&self) &&
+      (!receives_from_slots || !IsStream() || FollowStream(0)) &&
       TryTake(self, taken, &blocker) == Outcome::kOk) {
     if (taken->has_slot) {
       NotePeer(Side::kReceive, taken->lane, taken->claim);
@@ -182,7 +180,11 @@ absl::Status QueueCore::Resolve(Taken* taken) {
 // acknowledgement it is ours alone from here on.
 absl::Status QueueCore::CommitSlot(const Taken& taken) {
   if (!taken.has_slot) return absl::OkStatus();
-  if (!lanes[taken.lane].CommitReceive(taken.claim)) {
+  SlotRing& ring = lanes[taken.lane];
+  if (IsStream() && !taken.in_block) {
+    ring.OwnLines(taken.claim, taken.data.size());
+  }
+  if (!ring.CommitReceive(taken.claim)) {
     return Fenced(Side::kReceive);
   }
   RingAtEnd();
@@ -213,23 +215,26 @@ absl::StatusOr<std::string> QueueCore::FinishAsString(const Taken& taken) {
 // Whether the tail says that there is more, for a receiver in a stream. It is
 // looked at only when all that was seen there has been received: to look at a
 // slot that is just being written, or at the tail each time, would take the
-// line from the sender, so that both wait for each message's lines. If only a
-// few have come since, they are received a microsecond later, with those
-// that come meanwhile. A hint, as the tail may lag behind.
+// line from the sender, so that both wait for each message's lines. Near the
+// tail we let the sender go ahead for a moment; if it does, the last few are
+// left for the next time. A hint, as the tail may lag behind.
 bool QueueCore::FollowStream(uint32_t lane) {
   const SlotRing& ring = lanes[lane];
+  std::atomic<uint64_t>& stream_end = stream_end_[lane];
   const uint64_t head = ring.head();
-  if (head < tail_seen_[lane].load(std::memory_order_relaxed)) return true;
+  if (head < stream_end.load(std::memory_order_relaxed)) return true;
+  const uint64_t apart = ring.slots_apart();
   uint64_t tail = ring.tail();
-  if (head < tail && tail - head < std::min(kBatch, ring.slot_count() / 4) &&
-      peer_cpu[static_cast<int>(Side::kReceive)].load(
-          std::memory_order_relaxed) != CurrentCpu()) {
-    PauseForStream();
+  bool goes_on = true;
+  if (head < tail && tail < head + 2 * apart && IsElsewhere(Side::kReceive)) {
+    Pause(static_cast<int>(apart));
+    goes_on = ring.tail() != tail;
     tail = ring.tail();
   }
-  tail_seen_[lane].store(tail, std::memory_order_relaxed);
-  ring.PrefetchFrom(head, tail);
-  return head < tail;
+  const uint64_t end = goes_on && head + apart < tail ? tail - apart : tail;
+  stream_end.store(end, std::memory_order_relaxed);
+  ring.PrefetchFrom(head, end);
+  return head < end;
 }
 
 absl::StatusOr<size_t> QueueCore::ReceiveInto(absl::Span<std::byte> buffer,
@@ -249,6 +254,7 @@ absl::StatusOr<size_t> QueueCore::ReceiveInto(absl::Span<std::byte> buffer,
       if (!message.empty()) {
         std::memcpy(buffer.data(), message.data(), message.size());
       }
+      if (IsStream()) ring.OwnLines(claim, message.size());
       if (!ring.CommitReceive(claim)) return Fenced(Side::kReceive);
       RingAtEnd();
       LookForTheDead(claim.position);

@@ -240,13 +240,27 @@ absl::Status QueueCore::ClaimBlock(size_t bytes, uint32_t lane,
                     });
 }
 
-// To read the head takes its line from the receivers, so it is done only if the
-// depth may be larger than ever; for that it is enough to know an old head.
+// After a message was sent at this position, of a lane that may be nearly full:
+// FollowStream's counterpart. To read the head takes its line from the
+// receivers, so it is done once in a few messages.
+void QueueCore::StayApart(uint32_t lane, uint64_t position) {
+  const SlotRing& ring = lanes[lane];
+  const uint64_t apart = ring.slots_apart();
+  const auto is_near = [&](uint64_t head) {
+    return head + geometry.slot_count <= position + 2 * apart;
+  };
+  std::atomic<uint64_t>& head_seen = head_seen_[lane];
+  if (!is_near(head_seen.load(std::memory_order_relaxed))) return;
+  if (is_near(ring.head()) && IsElsewhere(Side::kSend)) {
+    Pause(static_cast<int>(apart));
+  }
+  head_seen.store(ring.head(), std::memory_order_relaxed);
+}
+
+// The depth may be larger than ever only if it is from an old head.
 void QueueCore::NoteDepth(uint32_t lane, uint64_t position) {
-  constexpr uint64_t kInterval = 8;
-  if (position % kInterval != 0) return;
   const auto depth_from = [&](uint64_t head) {
-    const uint64_t end = position + kInterval;
+    const uint64_t end = position + kLookEvery;
     return std::min<uint64_t>(end - std::min(head, end), geometry.slot_count);
   };
   // Relaxed throughout: a statistic orders nothing.
@@ -280,7 +294,7 @@ absl::Status QueueCore::Send(absl::Span<const std::byte> message,
     ring.Fill(claim, message, options.type);
     if (!ring.CommitSend(claim)) return Fenced(Side::kSend);
     RingReceivers();
-    NoteDepth(options.priority, claim.position);
+    AfterSend(options.priority, claim.position);
     return absl::OkStatus();
   }
   const Deadline deadline = Deadline::After(options.timeout);
@@ -325,7 +339,7 @@ absl::Status QueueCore::SendBlock(BlockName block, Participant owner,
     return Fenced(Side::kSend);
   }
   RingReceivers();
-  NoteDepth(options.priority, claim.position);
+  AfterSend(options.priority, claim.position);
   return absl::OkStatus();
 }
 

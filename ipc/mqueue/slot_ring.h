@@ -84,6 +84,11 @@ class SlotRing {
     PrefetchToWrite(later);
     if (stride_ > 64) PrefetchToWrite(later + 4);
   }
+  // How many slots the two sides of a stream keep between them where the ring
+  // is nearly empty or nearly full, if they can. Processors fetch ahead of who
+  // writes or reads one line after the other: nearer, each takes lines from the
+  // other that the other is about to use.
+  uint32_t slots_apart() const { return slots_apart_; }
   // The same for all of them up to there, or to `end`.
   void PrefetchFrom(uint64_t position, uint64_t end) const {
     end = std::min(end, position + prefetch_slots_);
@@ -115,6 +120,12 @@ class SlotRing {
   Message Contents(const Claim& claim) const;
   // False if the slot has been taken away: somebody else has the message.
   bool CommitReceive(const Claim& claim);
+  // Writes to each line but the first that a message of so many bytes covers,
+  // without changing it, before the commit. A sender whose peer has only read a
+  // line still has it, but shared, and waits for it to be its own again when it
+  // writes there one lap later; one that the peer has written to comes whole,
+  // and ahead of time.
+  void OwnLines(const Claim& claim, size_t bytes) const;
   // Gives the message back instead, as the first that will be received next.
   bool PutBack(const Claim& claim);
 
@@ -190,6 +201,7 @@ class SlotRing {
 #endif
   }
   static constexpr uint32_t kMaxPrefetchSlots = 12;
+  static constexpr uint32_t kMaxSlotsApart = 64;
   static constexpr uint32_t kMaxBurst = 32;
   uint32_t IndexOf(uint64_t position) const {
     return static_cast<uint32_t>(position) & mask_;
@@ -218,6 +230,7 @@ class SlotRing {
   const uint32_t log2_slots_;
   const uint32_t lap_shift_;
   const uint32_t prefetch_slots_;
+  const uint32_t slots_apart_;
   const size_t stride_;
   Header* const header_;
   Lane* const lane_;
@@ -263,6 +276,16 @@ inline SlotRing::Message SlotRing::Contents(const Claim& claim) const {
   message.data = {reinterpret_cast<const std::byte*>(&header + 1), length};
   message.type = *const_cast<volatile uint16_t*>(&header.type);
   return message;
+}
+
+inline void SlotRing::OwnLines(const Claim& claim, size_t bytes) const {
+  auto* const begin = reinterpret_cast<std::byte*>(&slot(claim.slot));
+  for (size_t at = 64; at < sizeof(SlotHeader) + bytes; at += 64) {
+    auto& word = *reinterpret_cast<std::atomic<uint64_t>*>(begin + at);
+    // Relaxed: it changes nothing, whoever owns the slot now.
+    uint64_t same = word.load(std::memory_order_relaxed);
+    word.compare_exchange_strong(same, same, std::memory_order_relaxed);
+  }
 }
 
 inline bool SlotRing::CommitReceive(const Claim& claim) {
