@@ -29,7 +29,7 @@ SlotRing::SlotRing(std::byte* segment, const Geometry& geometry, uint32_t lane)
       lap_shift_(32 - geometry.lap_bits),
       // Of a small ring, what is further ahead is the other side's.
       prefetch_slots_(std::min(geometry.slot_count / 4, kMaxPrefetchSlots)),
-      slots_apart_(std::min(geometry.slot_count / 4, kMaxSlotsApart)),
+      slots_apart_(std::min(geometry.slot_count * 3 / 16, kMaxSlotsApart)),
       stride_(geometry.slot_stride),
       header_(reinterpret_cast<Header*>(segment)),
       lane_(reinterpret_cast<Lane*>(segment + sizeof(Header)) + lane),
