@@ -194,6 +194,11 @@ class QueueCore {
     return received_in_a_row.load(std::memory_order_relaxed) >= kStream;
   }
   bool FollowStream(uint32_t lane);
+  // Whether to look at the next slot before waiting; a hint. REQUIRES:
+  // receives_from_slots.
+  bool MayTakeNow() {
+    return IsStream() ? FollowStream(0) : lanes[0].HintsAtMessage();
+  }
   bool IsElsewhere(Side side) const;
   void ClearBlocker(const Blocker& blocker);
   void PokePollers() const;

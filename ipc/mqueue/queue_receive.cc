@@ -113,8 +113,7 @@ absl::Status QueueCore::Take(absl::Duration timeout, bool may_wait,
   }
   Participant self;
   Blocker blocker;
-  if (attachment->GetSelf(&self) &&
-      (!receives_from_slots || !IsStream() || FollowStream(0)) &&
+  if (attachment->GetSelf(&self) && (!receives_from_slots || MayTakeNow()) &&
       TryTake(self, taken, &blocker) == Outcome::kOk) {
     if (taken->has_slot) {
       NotePeer(Side::kReceive, taken->lane, taken->claim);
@@ -181,9 +180,7 @@ absl::Status QueueCore::Resolve(Taken* taken) {
 absl::Status QueueCore::CommitSlot(const Taken& taken) {
   if (!taken.has_slot) return absl::OkStatus();
   SlotRing& ring = lanes[taken.lane];
-  if (IsStream() && !taken.in_block) {
-    ring.OwnLines(taken.claim, taken.data.size());
-  }
+  if (!taken.in_block) ring.OwnLines(taken.claim, taken.data.size());
   if (!ring.CommitReceive(taken.claim)) {
     return Fenced(Side::kReceive);
   }
@@ -241,8 +238,7 @@ absl::StatusOr<size_t> QueueCore::ReceiveInto(absl::Span<std::byte> buffer,
                                               absl::Duration timeout) {
   // The usual case, in one go: a message is there, in its slot.
   Participant self;
-  if (receives_from_slots && attachment->GetSelf(&self) &&
-      (!IsStream() || FollowStream(0))) {
+  if (receives_from_slots && attachment->GetSelf(&self) && MayTakeNow()) {
     SlotRing& ring = lanes[0];
     Claim claim;
     if (ring.BeginReceive(self, &claim) == Outcome::kOk) {
@@ -254,7 +250,7 @@ absl::StatusOr<size_t> QueueCore::ReceiveInto(absl::Span<std::byte> buffer,
       if (!message.empty()) {
         std::memcpy(buffer.data(), message.data(), message.size());
       }
-      if (IsStream()) ring.OwnLines(claim, message.size());
+      ring.OwnLines(claim, message.size());
       if (!ring.CommitReceive(claim)) return Fenced(Side::kReceive);
       RingAtEnd();
       LookForTheDead(claim.position);

@@ -62,7 +62,6 @@ SlotRing::Outcome SlotRing::BeginSend(Participant self, Claim* claim) {
         case SlotState::kFree: {
           const SlotWord mine = word.To(SlotState::kWriting, self);
           if (!Change(i, word, mine)) continue;
-          Help(tail, t);
           claim->Set(i, mine, t, false);
           return Outcome::kOk;
         }

@@ -103,9 +103,14 @@ class SlotRing {
             uint16_t type);
   // The message is in a block, LOANED by the claim's owner.
   void FillName(const Claim& claim, BlockName block);
-  // False if the slot has been taken away, and the message is not sent.
+  // False if the slot has been taken away, and the message is not sent. Only
+  // now moves the tail on: a receiver that has seen it move goes to the slot at
+  // once, and would take it from us before the message is written.
   bool CommitSend(const Claim& claim) {
-    return Change(claim.slot, claim.word, claim.word.To(SlotState::kReady));
+    const bool committed =
+        Change(claim.slot, claim.word, claim.word.To(SlotState::kReady));
+    Help(lane_->tail, claim.position);
+    return committed;
   }
 
   Outcome BeginReceive(Participant self, Claim* claim);
@@ -120,8 +125,8 @@ class SlotRing {
   Message Contents(const Claim& claim) const;
   // False if the slot has been taken away: somebody else has the message.
   bool CommitReceive(const Claim& claim);
-  // Writes to each line but the first that a message of so many bytes covers,
-  // without changing it, before the commit. A sender whose peer has only read a
+  // Before the commit: writes to each line but the first that a message of so
+  // many bytes covers, without changing it. A sender whose peer has only read a
   // line still has it, but shared, and waits for it to be its own again when it
   // writes there one lap later; one that the peer has written to comes whole,
   // and ahead of time.
@@ -147,6 +152,12 @@ class SlotRing {
   // heels, and each slot's lines then go back and forth while both use them.
   bool MaySendMany() const;
   bool MayReceive() const;
+  // The same without a look at the slot, which a sender may just be using: by
+  // the positions, which may lag behind.
+  bool HintsAtMessage() const {
+    return lane_->head.load() < lane_->tail.load() ||
+           (requeued_->load() & 1) != 0;
+  }
 
   // At most slot_count; includes slots being written. Two loads.
   uint32_t ApproximateSize() const;
