@@ -42,19 +42,25 @@ inline void FillMessage(std::byte* message, size_t touched, uint64_t stamp) {
   std::memcpy(message, &stamp, sizeof(stamp));
 }
 
-// Reads `touched` bytes by eight; they are a multiple of that.
-inline uint64_t ReadMessage(const std::byte* message, size_t touched) {
-  uint64_t sum = 0;
-  for (size_t i = 0; i < touched; i += sizeof(uint64_t)) {
+// Reads `touched` bytes; they are a multiple of eight. One function for all
+// peers, and more than one load at a time: a loop of one is as fast as where it
+// happens to lie allows, twice as fast for the one peer as for the other.
+[[gnu::noinline]] inline uint64_t ReadMessage(const std::byte* message,
+                                              size_t touched) {
+  const auto load = [message](size_t at) {
     uint64_t word;
-    std::memcpy(&word, message + i, sizeof(word));
-    sum += word;
+    std::memcpy(&word, message + at, sizeof(word));
+    return word;
+  };
+  uint64_t sums[4] = {};
+  size_t at = 0;
+  for (; at + 32 <= touched; at += 32) {
+    for (size_t i = 0; i < 4; ++i) sums[i] += load(at + 8 * i);
   }
-  // Whoever compiles this must not know that nobody needs the sum.
-  asm volatile("" : : "r"(sum));
-  uint64_t stamp;
-  std::memcpy(&stamp, message, sizeof(stamp));
-  return stamp;
+  for (; at < touched; at += 8) sums[0] += load(at);
+  // Whoever compiles this must not know that nobody needs the sums.
+  asm volatile("" : : "r"(sums[0] + sums[1] + sums[2] + sums[3]));
+  return load(0);
 }
 
 inline void Sleep(double ns) {
