@@ -31,7 +31,17 @@ bool Arena::IsFree(BlockWord word) const {
 // leaving gaps too short for another, then anywhere.
 bool Arena::Allocate(Participant self, uint64_t bytes, BlockName* block) {
   const uint32_t blocks = BlocksFor(bytes);
+  const uint32_t aligned = count_ / blocks;
+  // Relaxed: where to look first changes nothing but the time it takes.
+  uint32_t n = cursor_.load(std::memory_order_relaxed) / blocks;
   uint32_t next;
+  const auto take = [&] {
+    if (n >= aligned) n = 0;
+    if (!TakeRun(self, n * blocks, blocks, block, &next)) return false;
+    cursor_.store((n + 1) * blocks, std::memory_order_relaxed);
+    return true;
+  };
+  if (take()) return true;
   for (int attempt = 0; attempt < 2; ++attempt) {
     const uint32_t hint = TakeHint();
     if (hint == kNoHint) break;
@@ -40,14 +50,9 @@ bool Arena::Allocate(Participant self, uint64_t bytes, BlockName* block) {
       return true;
     }
   }
-  const uint32_t aligned = count_ / blocks;
-  // Relaxed: where to look first changes nothing but the time it takes.
-  uint32_t n = cursor_.load(std::memory_order_relaxed) / blocks;
-  for (uint32_t seen = 0; seen < aligned; ++seen, ++n) {
-    if (n >= aligned) n = 0;
-    if (!TakeRun(self, n * blocks, blocks, block, &next)) continue;
-    cursor_.store((n + 1) * blocks, std::memory_order_relaxed);
-    return true;
+  for (uint32_t seen = 1; seen < aligned; ++seen) {
+    ++n;
+    if (take()) return true;
   }
   if (blocks == 1) return false;
   for (uint32_t i = 0; i <= count_ - blocks; i = next) {
