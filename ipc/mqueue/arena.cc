@@ -28,7 +28,9 @@ bool Arena::IsFree(BlockWord word) const {
 }
 
 // At first at multiples of the length, which keeps runs of one length from
-// leaving gaps too short for another, then anywhere.
+// leaving gaps too short for another, then anywhere. In turn, if that is soon
+// found, so that a block has left both sides' caches when it is written again:
+// who writes to lines that its peer still shares waits for each.
 bool Arena::Allocate(Participant self, uint64_t bytes, BlockName* block) {
   const uint32_t blocks = BlocksFor(bytes);
   const uint32_t aligned = count_ / blocks;
@@ -38,7 +40,11 @@ bool Arena::Allocate(Participant self, uint64_t bytes, BlockName* block) {
   const auto take = [&] {
     if (n >= aligned) n = 0;
     if (!TakeRun(self, n * blocks, blocks, block, &next)) return false;
-    cursor_.store((n + 1) * blocks, std::memory_order_relaxed);
+    const uint32_t following = n + 1 < aligned ? (n + 1) * blocks : 0;
+    cursor_.store(following, std::memory_order_relaxed);
+    // For the next time: its last user was another process.
+    __builtin_prefetch(&header(following), 1);
+    __builtin_prefetch(data({following, 0}), 1);
     return true;
   };
   if (take()) return true;

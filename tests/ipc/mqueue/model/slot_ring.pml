@@ -29,7 +29,8 @@
  * again at any time; that a reaper helps the positions forward, as the next
  * producer or consumer would with the same CAS; what consists of the steps that
  * are here, as to overwrite (to receive for nobody, then to send), batches, and
- * lanes, each of which is such a ring; prefetching, as it changes nothing;
+ * lanes, each of which is such a ring; prefetching, and writing to a line what
+ * it holds, as they change nothing;
  * polling, see poller.h; statistics.
  *
  * To keep the states few:
@@ -301,42 +302,43 @@ claim:
      goto idle
   OR_DIE
   fi;
-  if
-  :: d_step { true -> HELP(tail, t) }
-  OR_DIE
-  fi;
   /* Fill */
   if
-  :: d_step { true -> message[t % SLOTS] = t - FIRST + 1; t = t % SLOTS }
+  :: d_step { true -> message[t % SLOTS] = t - FIRST + 1 }
   OR_DIE
   fi;
 
 commit:
   if
   :: d_step {
-       lock[me] && slot[t] == word ->
-       slot[t] = TO(word, READY);
-       sent = sent | BIT(message[t]);
-       FORGET; busy[me] = 0
-     } goto idle
-  :: d_step { lock[me] && slot[t] != word -> FAIL(fenced_alive) }
+       lock[me] && SLOT(t) == word ->
+       SLOT(t) = TO(word, READY);
+       sent = sent | BIT(message[t % SLOTS]);
+       word = 0
+     }
+  :: d_step { lock[me] && SLOT(t) != word -> FAIL(fenced_alive) }
   LOSE_LOCK goto commit
   :: d_step {
        !lock[me] ->
 #ifdef BLIND_COMMIT
-       slot[t] = TO(word, READY);
-       sent = sent | BIT(message[t]);
+       SLOT(t) = TO(word, READY);
+       sent = sent | BIT(message[t % SLOTS]);
 #else
        if
-       :: slot[t] == word ->
-          slot[t] = TO(word, READY);
-          sent = sent | BIT(message[t])
+       :: SLOT(t) == word ->
+          SLOT(t) = TO(word, READY);
+          sent = sent | BIT(message[t % SLOTS])
        :: else ->
           MEET_FENCED(send)
        fi;
 #endif
-       FORGET; busy[me] = 0
-     } goto attach
+       word = 0
+     }
+  OR_DIE
+  fi;
+  if
+  :: d_step { lock[me] -> HELP(tail, t); FORGET; busy[me] = 0 } goto idle
+  :: d_step { !lock[me] -> HELP(tail, t); FORGET; busy[me] = 0 } goto attach
   OR_DIE
   fi;
 
