@@ -30,8 +30,7 @@
  * producer or consumer would with the same CAS; what consists of the steps that
  * are here, as to overwrite (to receive for nobody, then to send), batches, and
  * lanes, each of which is such a ring; prefetching, and writing to a line what
- * it holds, as they change nothing;
- * polling, see poller.h; statistics.
+ * it holds, as they change nothing; polling, see poller.h; statistics.
  *
  * To keep the states few:
  * - Positions start at the last lap before the wrap-around.
