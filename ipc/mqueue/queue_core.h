@@ -108,6 +108,9 @@ class QueueCore {
   bool is_explicit() const {
     return geometry.delivery == static_cast<uint32_t>(Delivery::kExplicitAck);
   }
+  FullPolicy policy() const {
+    return static_cast<FullPolicy>(geometry.full_policy);
+  }
   Header& header() const { return *reinterpret_cast<Header*>(mapping.data()); }
 
   // Invariant: the members below use those above.

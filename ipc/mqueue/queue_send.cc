@@ -68,11 +68,10 @@ template <typename Attempt>
 absl::Status QueueCore::WithPolicy(uint32_t lane, absl::Duration timeout,
                                    bool may_wait, Lack lack, bool* dropped,
                                    Attempt attempt) {
-  const auto policy = static_cast<FullPolicy>(geometry.full_policy);
   if (dropped != nullptr) *dropped = false;
   absl::Status status = TryOnce(Side::kSend, attempt);
   if (!absl::IsUnavailable(status)) return status;
-  if (policy == FullPolicy::kBlock && may_wait) {
+  if (policy() == FullPolicy::kBlock && may_wait) {
     // Only those who have to wait read the clock.
     const int64_t start = NowNs();
     status = Await(Side::kSend, timeout, attempt);
@@ -81,14 +80,14 @@ absl::Status QueueCore::WithPolicy(uint32_t lane, absl::Duration timeout,
                                          std::memory_order_relaxed);
     return status;
   }
-  if (policy == FullPolicy::kOverwriteOldest) {
+  if (policy() == FullPolicy::kOverwriteOldest) {
     status = Overwrite(lane, lack, attempt);
   }
-  if (policy == FullPolicy::kDropNewest && FreeFromTheDead(lack.slot)) {
+  if (policy() == FullPolicy::kDropNewest && FreeFromTheDead(lack.slot)) {
     status = TryOnce(Side::kSend, attempt);
   }
   if (!absl::IsUnavailable(status)) return status;
-  if (policy == FullPolicy::kBlock || policy == FullPolicy::kFail ||
+  if (policy() == FullPolicy::kBlock || policy() == FullPolicy::kFail ||
       dropped == nullptr) {
     return Full(lane);
   }
@@ -241,8 +240,9 @@ absl::Status QueueCore::ClaimBlock(size_t bytes, uint32_t lane,
 }
 
 // After a message was sent at this position, of a lane that may be nearly full:
-// FollowStream's counterpart. To read the head takes its line from the
-// receivers, so it is done once in a few messages.
+// FollowStream's counterpart, lets its receivers go ahead for a moment if there
+// are any. To read the head takes its line from them, so it is done once in a
+// few messages.
 void QueueCore::StayApart(uint32_t lane, uint64_t position) {
   const SlotRing& ring = lanes[lane];
   const uint64_t apart = ring.slots_apart();
@@ -250,11 +250,16 @@ void QueueCore::StayApart(uint32_t lane, uint64_t position) {
     return head + geometry.slot_count <= position + 2 * apart;
   };
   std::atomic<uint64_t>& head_seen = head_seen_[lane];
-  if (!is_near(head_seen.load(std::memory_order_relaxed))) return;
-  if (is_near(ring.head()) && IsElsewhere(Side::kSend)) {
+  const uint64_t seen = head_seen.load(std::memory_order_relaxed);
+  if (!is_near(seen)) return;
+  uint64_t head = ring.head();
+  // Who overwrites moves the head itself.
+  if (head != seen && is_near(head) &&
+      policy() != FullPolicy::kOverwriteOldest && IsElsewhere(Side::kSend)) {
     Pause(static_cast<int>(apart));
+    head = ring.head();
   }
-  head_seen.store(ring.head(), std::memory_order_relaxed);
+  head_seen.store(head, std::memory_order_relaxed);
 }
 
 // The depth may be larger than ever only if it is from an old head.
