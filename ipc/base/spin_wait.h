@@ -35,9 +35,9 @@ inline void Pause(int times) {
   for (int i = 0; i < times; ++i) Pause();
 }
 
-// Of a receiver that has caught up with a stream: a microsecond or so, in
+// Of a receiver that has caught up with a stream: half a microsecond or so, in
 // which its sender has the lines for itself.
-inline void PauseForStream() { Pause(32); }
+inline void PauseForStream() { Pause(16); }
 
 // What earlier waits on the same thing have taught. Thread-safe; private to a
 // process.

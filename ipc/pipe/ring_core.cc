@@ -8,6 +8,10 @@ namespace {
 
 // The head may lag by this part of the ring.
 constexpr uint64_t kLagPart = 8;
+// In a larger ring a line has left the sender's cache before it comes to be
+// written again.
+constexpr uint64_t kMaxOwnedCapacity = uint64_t{1} << 20;
+constexpr uint64_t kLine = 64;
 
 bool IsPosition(uint64_t position) { return position % kRecordAlignment == 0; }
 
@@ -124,6 +128,7 @@ absl::StatusOr<std::unique_ptr<ReceiverCore>> ReceiverCore::Attach(
   const uint64_t capacity = core->memory_.capacity();
   core->mask_ = capacity - 1;
   core->lag_ = capacity / kLagPart;
+  core->owns_lines_ = capacity <= kMaxOwnedCapacity;
   // The one before has ended, as the lock shows: all that it has stored is
   // there, and relaxed is enough. Acquire as in LookForRecord.
   RingHeader& header = core->header();
@@ -178,6 +183,16 @@ absl::Status ReceiverCore::AwaitAll(absl::Duration timeout) {
 absl::Status ReceiverCore::Take(absl::Duration timeout, Record* record) {
   if (absl::Status status = AwaitOne(timeout); !status.ok()) return status;
   return TryTake(record) == Taken::kRecord ? absl::OkStatus() : Damaged();
+}
+
+void ReceiverCore::OwnLines(uint64_t begin, uint64_t end) const {
+  for (uint64_t at = (begin + kLine - 1) & ~(kLine - 1); at < end;
+       at += kLine) {
+    const std::atomic_ref<uint64_t> word = HeaderOf(At(at));
+    // Relaxed: it changes nothing, and these bytes are still ours.
+    uint64_t same = word.load(std::memory_order_relaxed);
+    word.compare_exchange_strong(same, same, std::memory_order_relaxed);
+  }
 }
 
 void ReceiverCore::WakeSender() {

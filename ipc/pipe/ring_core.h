@@ -175,6 +175,7 @@ class ReceiverCore final : public RingEnd {
     } else if (begin != acked_) {
       return;
     }
+    if (owns_lines_ && in_a_row_ > 1) OwnLines(acked_, end);
     acked_ = end;
     // Release pairs with the acquire in SenderCore::LookForRoom: the records
     // were read before their memory is written again.
@@ -203,6 +204,11 @@ class ReceiverCore final : public RingEnd {
     // Release as in GiveBack.
     header().head.store(acked_, std::memory_order_release);
   }
+  // Writes to each line between them, which are read, without changing it. A
+  // sender whose peer has only read a line still has it, but shared, and waits
+  // for it to be its own again when it writes there one lap later; one that the
+  // peer has written to comes whole, and ahead of time.
+  void OwnLines(uint64_t begin, uint64_t end) const;
   void WakeSender();
   absl::Status AwaitOne(absl::Duration timeout);
   Seen LookForRecord();
@@ -210,6 +216,7 @@ class ReceiverCore final : public RingEnd {
   std::byte* data_ = nullptr;
   uint64_t mask_ = 0;
   uint64_t lag_ = 0;              // how far the shared head may lag
+  bool owns_lines_ = false;       // for small rings; see OwnLines
   uint64_t head_ = 0;             // the end of what was taken
   uint64_t tail_ = 0;             // the shared tail as last seen and checked
   uint64_t acked_ = 0;            // what the shared acked is
