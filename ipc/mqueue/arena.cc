@@ -7,12 +7,25 @@ namespace {
 
 constexpr uint32_t kNoHint = ~uint32_t{0};
 
+// More than the second-level caches of two CPUs have, and at most half of the
+// arena: less would not have left them, and is not taken in turn.
+constexpr uint64_t kWindowBytes = uint64_t{4} << 20;
+
+uint32_t WindowOf(const Geometry& geometry) {
+  const uint64_t half = uint64_t{geometry.block_count} / 2;
+  const uint64_t window = std::min(half, kWindowBytes / geometry.block_bytes);
+  return window * geometry.block_bytes < kWindowBytes / 2
+             ? 0
+             : static_cast<uint32_t>(window);
+}
+
 }  // namespace
 
 Arena::Arena(std::byte* segment, const Geometry& geometry)
     : count_(geometry.block_count),
       block_bytes_(geometry.block_bytes),
       message_bytes_(geometry.message_bytes),
+      window_(geometry.block_count == 0 ? 0 : WindowOf(geometry)),
       blocks_(segment + geometry.blocks_offset),
       data_(segment + geometry.data_offset),
       hints_(reinterpret_cast<Header*>(segment)->free_hints) {}
@@ -28,26 +41,28 @@ bool Arena::IsFree(BlockWord word) const {
 }
 
 // At first at multiples of the length, which keeps runs of one length from
-// leaving gaps too short for another, then anywhere. In turn, if that is soon
-// found, so that a block has left both sides' caches when it is written again:
-// who writes to lines that its peer still shares waits for each.
+// leaving gaps too short for another, then anywhere.
+//
+// Within the window in turn, if the next one is free, so that a block has left
+// both sides' caches when it is written again: who writes to lines that its
+// peer still shares waits for each. Else what was freed last, which leaves the
+// rest of the arena whole for long messages.
 bool Arena::Allocate(Participant self, uint64_t bytes, BlockName* block) {
   const uint32_t blocks = BlocksFor(bytes);
-  const uint32_t aligned = count_ / blocks;
   // Relaxed: where to look first changes nothing but the time it takes.
   uint32_t n = cursor_.load(std::memory_order_relaxed) / blocks;
   uint32_t next;
-  const auto take = [&] {
-    if (n >= aligned) n = 0;
+  const auto take = [&](uint32_t end) {
+    if (n >= end) n = 0;
     if (!TakeRun(self, n * blocks, blocks, block, &next)) return false;
-    const uint32_t following = n + 1 < aligned ? (n + 1) * blocks : 0;
+    const uint32_t following = n + 1 < end ? (n + 1) * blocks : 0;
     cursor_.store(following, std::memory_order_relaxed);
     // For the next time: its last user was another process.
     __builtin_prefetch(&header(following), 1);
     __builtin_prefetch(data({following, 0}), 1);
     return true;
   };
-  if (take()) return true;
+  if (const uint32_t end = window_ / blocks; end > 0 && take(end)) return true;
   for (int attempt = 0; attempt < 2; ++attempt) {
     const uint32_t hint = TakeHint();
     if (hint == kNoHint) break;
@@ -56,9 +71,11 @@ bool Arena::Allocate(Participant self, uint64_t bytes, BlockName* block) {
       return true;
     }
   }
-  for (uint32_t seen = 1; seen < aligned; ++seen) {
-    ++n;
-    if (take()) return true;
+  // From here on all are looked at, or one is found.
+  ClearHints();
+  const uint32_t aligned = count_ / blocks;
+  for (uint32_t seen = 0; seen < aligned; ++seen, ++n) {
+    if (take(aligned)) return true;
   }
   if (blocks == 1) return false;
   for (uint32_t i = 0; i <= count_ - blocks; i = next) {
@@ -213,6 +230,14 @@ bool Arena::HasHint() const {
     if (hints_[i].load(std::memory_order_relaxed) != 0) return true;
   }
   return false;
+}
+
+void Arena::ClearHints() {
+  for (uint32_t i = 0; i < kFreeHints; ++i) {
+    if (hints_[i].load(std::memory_order_relaxed) != 0) {
+      hints_[i].store(0, std::memory_order_relaxed);
+    }
+  }
 }
 
 uint32_t Arena::TakeHint() {

@@ -102,11 +102,13 @@ class Arena {
   bool TakeRun(Participant self, uint32_t first, uint32_t blocks,
                BlockName* block, uint32_t* next);
   uint32_t TakeHint();
+  void ClearHints();
   void PutHint(uint32_t index);
 
   const uint32_t count_;
   const uint32_t block_bytes_;
   const uint64_t message_bytes_;
+  const uint32_t window_;  // of how many blocks Allocate goes in turn
   std::byte* const blocks_;
   std::byte* const data_;
   std::atomic<uint32_t>* const hints_;

@@ -160,7 +160,8 @@ class QueueCore {
   };
 
   // Tries until it does not say kWouldBlock: `attempt(self, &blocker)`. The
-  // caller has tried already; we wait for a moment first.
+  // caller has tried already, or seen that it is in vain; we wait for a moment
+  // first.
   template <typename Attempt>
   absl::Status Await(Side side, absl::Duration timeout, Attempt attempt);
   template <typename Attempt>
@@ -195,6 +196,12 @@ class QueueCore {
                 const Claim& claim);
   bool IsStream() const {
     return received_in_a_row.load(std::memory_order_relaxed) >= kStream;
+  }
+  void EndStream() {
+    // Who polls need not write each time.
+    if (received_in_a_row.load(std::memory_order_relaxed) != 0) {
+      received_in_a_row.store(0, std::memory_order_relaxed);
+    }
   }
   bool FollowStream(uint32_t lane);
   // Whether to look at the next slot before waiting; a hint. REQUIRES:
@@ -358,7 +365,7 @@ absl::Status QueueCore::Await(Side side, absl::Duration timeout,
   bool in_a_row = false;
   if (side == Side::kReceive) {
     in_a_row = IsStream();
-    received_in_a_row.store(0, std::memory_order_relaxed);
+    EndStream();
   }
   const Deadline deadline = Deadline::After(timeout);
   // Who waits again and again, each time for a moment, would never get further

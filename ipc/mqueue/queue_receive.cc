@@ -125,9 +125,10 @@ absl::Status QueueCore::Take(absl::Duration timeout, bool may_wait,
   return TakeSlowly(timeout, may_wait, taken);
 }
 
-// After a first attempt was in vain.
+// After a first attempt was in vain, or did not seem worth while.
 absl::Status QueueCore::TakeSlowly(absl::Duration timeout, bool may_wait,
                                    Taken* taken) {
+  if (!may_wait) EndStream();
   const auto attempt = [&](Participant self, Blocker* blocker) {
     return TryTake(self, taken, blocker);
   };
@@ -227,6 +228,8 @@ bool QueueCore::FollowStream(uint32_t lane) {
     Pause(static_cast<int>(apart));
     goes_on = ring.tail() != tail;
     tail = ring.tail();
+    // It waits for us, perhaps.
+    if (!goes_on) EndStream();
   }
   const uint64_t end = goes_on && head + apart < tail ? tail - apart : tail;
   stream_end.store(end, std::memory_order_relaxed);
@@ -274,6 +277,7 @@ absl::StatusOr<size_t> QueueCore::ReceiveSlowly(absl::Span<std::byte> buffer,
 absl::StatusOr<size_t> QueueCore::ReceiveClaimed(Participant self,
                                                  const Claim& claim,
                                                  absl::Span<std::byte> buffer) {
+  LookForTheDead(claim.position);
   Taken taken = {.self = self,
                  .has_slot = true,
                  .claim = claim,

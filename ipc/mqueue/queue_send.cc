@@ -324,13 +324,13 @@ absl::Status QueueCore::Send(absl::Span<const std::byte> message,
 absl::Status QueueCore::SendBlock(BlockName block, Participant owner,
                                   size_t size, const SendOptions& options,
                                   bool may_wait, bool* consumed) {
-  arena.Describe(block, size, options.type,
-                 static_cast<uint16_t>(options.priority));
   bool dropped = false;
   Claim claim;
   absl::Status status = ClaimSlot(options, may_wait, &dropped, &claim);
   if (!status.ok() || dropped) return status;
   SlotRing& ring = lanes[options.priority];
+  arena.Describe(block, size, options.type,
+                 static_cast<uint16_t>(options.priority));
   ring.FillName(claim, block);
   *consumed = true;
   // From QUEUED on the block is the slot's: if we die now, the reaper of the

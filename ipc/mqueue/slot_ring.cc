@@ -296,11 +296,7 @@ void SlotRing::Sweep(Participant dead, Arena* arena) {
 void SlotRing::HelpForward() {
   const uint64_t tail = lane_->tail.load();
   SlotWord word = Load(IndexOf(tail));
-  if (LapsAhead(word, tail) > 0 ||
-      (LapsAhead(word, tail) == 0 && word.state() != SlotState::kFree &&
-       word.state() != SlotState::kEnd)) {
-    Help(lane_->tail, tail);
-  }
+  if (IsClaimed(word, tail)) Help(lane_->tail, tail);
   const uint64_t head = lane_->head.load();
   word = Load(IndexOf(head));
   if (LapsAhead(word, head) > 0 ||
@@ -336,8 +332,9 @@ bool SlotRing::HealOrphan(const Claim& seen) {
 }
 
 bool SlotRing::MaySend() const {
-  const uint64_t t = lane_->tail.load();
-  const SlotWord word = Load(IndexOf(t));
+  uint64_t t = lane_->tail.load();
+  SlotWord word = Load(IndexOf(t));
+  if (IsClaimed(word, t)) word = Load(IndexOf(++t));
   return LapsAhead(word, t) == 0 && word.state() == SlotState::kFree;
 }
 
@@ -355,26 +352,19 @@ bool SlotRing::MayReceive() const {
          (requeued_->load() & 1) != 0;
 }
 
-uint32_t SlotRing::ApproximateSize() const {
-  const uint64_t head = lane_->head.load();
-  const int64_t size = Distance(head, lane_->tail.load());
-  return static_cast<uint32_t>(
-      std::clamp<int64_t>(size, 0, geometry_.slot_count));
-}
-
 SlotRing::Counts SlotRing::Count(bool has_skipped) const {
   uint64_t head = lane_->head.load();
   uint64_t tail = lane_->tail.load();
-  if (!has_skipped && (requeued_->load() & 1) == 0) {
-    return {.sent = tail, .received = head, .pending = ApproximateSize()};
-  }
   // Claims that nobody has helped forward yet.
-  SlotWord word = Load(IndexOf(tail));
-  if (LapsAhead(word, tail) == 0 && word.state() != SlotState::kFree &&
-      word.state() != SlotState::kEnd) {
-    ++tail;
+  if (IsClaimed(Load(IndexOf(tail)), tail)) ++tail;
+  if (!has_skipped && (requeued_->load() & 1) == 0) {
+    const int64_t size = Distance(head, tail);
+    return {.sent = tail,
+            .received = head,
+            .pending = static_cast<uint64_t>(
+                std::clamp<int64_t>(size, 0, geometry_.slot_count))};
   }
-  word = Load(IndexOf(head));
+  const SlotWord word = Load(IndexOf(head));
   if (LapsAhead(word, head) > 0 ||
       (LapsAhead(word, head) == 0 && word.state() == SlotState::kReading)) {
     ++head;

@@ -8,7 +8,8 @@
 // Invariants, for peers that keep to the rules:
 // 1. Only slot words decide. `tail` is not after the first FREE position, nor
 //    `head` after the first one that is FREE, WRITING, READY or SKIP; both may
-//    lag behind, by a process killed between its claim and its help.
+//    lag behind: the tail by one that is being written, and either by one whose
+//    owner was killed before it helped it forward.
 // 2. The message of a slot is written only by the one owner named in WRITING,
 //    before the commit, and read only by the one named in READING.
 // 3. A state that carries an owner is left by this owner, or, once the kernel
@@ -159,18 +160,16 @@ class SlotRing {
            (requeued_->load() & 1) != 0;
   }
 
-  // At most slot_count; includes slots being written. Two loads.
-  uint32_t ApproximateSize() const;
-
   struct Counts {
     uint64_t sent;
     uint64_t received;
     uint64_t pending;  // at most slot_count
   };
   // Exact while nobody sends or receives, but for what `skipped`, `recycled`
-  // and `overwritten` count of all lanes. From the positions alone, so that it
-  // takes no slot from those who use it; only where the dead have left REQ or,
-  // as `has_skipped` says, SKIP does it look at every slot.
+  // and `overwritten` count of all lanes; slots being written count as sent.
+  // From the positions and the slot at the tail, so that it takes hardly any
+  // from those who use it; only where the dead have left REQ or, as
+  // `has_skipped` says, SKIP does it look at every slot.
   Counts Count(bool has_skipped) const;
 
   SlotWord Load(uint32_t i) const { return SlotWord(slot(i).word.load()); }
@@ -224,6 +223,13 @@ class SlotRing {
   int32_t LapsAhead(SlotWord word, uint64_t position) const {
     const uint32_t lap = static_cast<uint32_t>(position >> log2_slots_);
     return static_cast<int32_t>((word.lap() - lap) << lap_shift_) >> lap_shift_;
+  }
+  // Whether the position is taken, by whoever has not moved the tail on yet or
+  // died before: nobody can claim it any more.
+  bool IsClaimed(SlotWord word, uint64_t position) const {
+    const int32_t ahead = LapsAhead(word, position);
+    return ahead > 0 || (ahead == 0 && word.state() != SlotState::kFree &&
+                         word.state() != SlotState::kEnd);
   }
   SlotWord NextLap(SlotWord word) const {
     return SlotWord::Of(SlotState::kFree, (word.lap() + 1) & LapMask());

@@ -186,8 +186,9 @@ absl::Status ReceiverCore::Take(absl::Duration timeout, Record* record) {
 }
 
 void ReceiverCore::OwnLines(uint64_t begin, uint64_t end) const {
-  for (uint64_t at = (begin + kLine - 1) & ~(kLine - 1); at < end;
-       at += kLine) {
+  // By the distance: positions that a peer has damaged may wrap around.
+  for (uint64_t at = (begin + kLine - 1) & ~(kLine - 1);
+       static_cast<int64_t>(end - at) > 0; at += kLine) {
     const std::atomic_ref<uint64_t> word = HeaderOf(At(at));
     // Relaxed: it changes nothing, and these bytes are still ours.
     uint64_t same = word.load(std::memory_order_relaxed);

@@ -23,11 +23,13 @@
 #include "ipc/mqueue/queue.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
 #include "tests/testing/child.h"
+#include "tests/testing/woken.h"
 
 namespace ipc::mqueue {
 namespace {
 
 using testing::Child;
+using testing::Woken;
 
 constexpr absl::Duration kPatience = absl::Seconds(60);
 constexpr absl::Duration kNoTime = absl::Milliseconds(2);
@@ -150,10 +152,9 @@ TEST(QueueAckTest, LastAckIsTheEnd) {
   Message message = *queue.ReceiveMessage();
   ASSERT_TRUE(queue.CloseForSend().ok());
   Child reader = Child::Fork([&] {
-    return queue.ReceiveMessage(kPatience).status().code() ==
-                   absl::StatusCode::kOutOfRange
-               ? 0
-               : 1;
+    return Woken(kPatience, [&] {
+      return absl::IsOutOfRange(queue.ReceiveMessage(kPatience).status());
+    });
   });
   reader.AwaitSleep();
   EXPECT_TRUE(message.Ack().ok());

@@ -124,6 +124,28 @@ TEST(QueueArenaTest, RunsDoNotOverlap) {
   for (int i = 0; i < 8; ++i) ASSERT_TRUE(queue.TrySend(Pattern(16384)).ok());
 }
 
+// Short messages that are kept must not lie all over the arena.
+TEST(QueueArenaTest, LongMessageFindsARunBesideKeptOnes) {
+  constexpr size_t kBlock = 64 << 10;
+  constexpr size_t kBlocks = 128;
+  Queue queue = *Queue::CreateAnonymous({.slots = 16,
+                                         .message_bytes = kBlocks * kBlock,
+                                         .arena_bytes = kBlocks * kBlock,
+                                         .block_bytes = kBlock});
+  std::vector<Message> kept;
+  for (size_t i = 0; i < 5 * kBlocks; ++i) {
+    ASSERT_TRUE(queue.Send(std::string(1000, 's'), absl::ZeroDuration()).ok());
+    absl::StatusOr<Message> message =
+        queue.ReceiveMessage(absl::ZeroDuration());
+    ASSERT_TRUE(message.ok()) << message.status();
+    if (i % 64 == 0) kept.push_back(*std::move(message));
+  }
+  ASSERT_EQ(kept.size(), 10u);
+  EXPECT_TRUE(
+      queue.Send(std::string(kBlocks / 2 * kBlock, 'l'), absl::ZeroDuration())
+          .ok());
+}
+
 TEST(QueueArenaTest, SenderWaitsForABlock) {
   Queue queue = *Queue::CreateAnonymous(
       {.message_bytes = 4096, .arena_bytes = 8192, .block_bytes = 4096});

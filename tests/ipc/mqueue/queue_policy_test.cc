@@ -27,11 +27,13 @@
 #include "ipc/mqueue/slot_ring.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
 #include "tests/testing/child.h"
+#include "tests/testing/woken.h"
 
 namespace ipc::mqueue {
 namespace {
 
 using testing::Child;
+using testing::Woken;
 
 using ::testing::HasSubstr;
 
@@ -88,11 +90,14 @@ TEST(QueuePriorityTest, SenderOfTheRightPriorityIsWoken) {
   for (int round = 0; round < 20; ++round) {
     ASSERT_TRUE(queue.Send("low").ok());
     ASSERT_TRUE(queue.Send("high", {.priority = 1}).ok());
-    Child low =
-        Child::Fork([&] { return queue.Send("low", kPatience).ok() ? 0 : 1; });
+    Child low = Child::Fork([&] {
+      return Woken(kPatience,
+                   [&] { return queue.Send("low", kPatience).ok(); });
+    });
     Child high = Child::Fork([&] {
-      return queue.Send("high", {.timeout = kPatience, .priority = 1}).ok() ? 0
-                                                                            : 1;
+      return Woken(kPatience, [&] {
+        return queue.Send("high", {.timeout = kPatience, .priority = 1}).ok();
+      });
     });
     low.AwaitSleep();
     high.AwaitSleep();

@@ -20,11 +20,13 @@
 #include "ipc/mqueue/slot_ring.h"
 #include "tests/ipc/mqueue/queue_test_peer.h"
 #include "tests/testing/child.h"
+#include "tests/testing/woken.h"
 
 namespace ipc::mqueue {
 namespace {
 
 using testing::Child;
+using testing::Woken;
 
 // Long enough never to pass unless something hangs.
 constexpr absl::Duration kPatience = absl::Seconds(20);
@@ -57,16 +59,18 @@ class QueueWakeTest : public ::testing::TestWithParam<Place> {
  protected:
   Child Receiver(Queue& queue, char expected) {
     return Child::Fork([&queue, expected] {
-      absl::StatusOr<Message> message = queue.ReceiveMessage(kPatience);
-      return message.ok() && message->text() == GetParam().Text(expected) &&
-                     message->Ack().ok()
-                 ? 0
-                 : 1;
+      return Woken(kPatience, [&] {
+        absl::StatusOr<Message> message = queue.ReceiveMessage(kPatience);
+        return message.ok() && message->text() == GetParam().Text(expected) &&
+               message->Ack().ok();
+      });
     });
   }
   Child Sender(Queue& queue, char c) {
     return Child::Fork([&queue, c] {
-      return queue.Send(GetParam().Text(c), kPatience).ok() ? 0 : 1;
+      return Woken(kPatience, [&] {
+        return queue.Send(GetParam().Text(c), kPatience).ok();
+      });
     });
   }
   std::string Text(char c) const { return GetParam().Text(c); }
@@ -122,6 +126,33 @@ TEST_P(QueueWakeTest, EverySenderByItsRoom) {
       ASSERT_TRUE(message->Ack().ok());
     }
     for (Child& sender : senders) EXPECT_EQ(sender.Wait(), 0);
+  }
+}
+
+// All the room is made while one of them wakes up: it wakes the next one.
+TEST_P(QueueWakeTest, SendersWakeEachOther) {
+  constexpr int kSenders = 4;
+  Queue queue = Create(GetParam().WithRoomFor(kSenders));
+  for (int round = 0; round < 10; ++round) {
+    for (int i = 0; i < kSenders; ++i) {
+      ASSERT_TRUE(queue.Send(Text('m'), kPatience).ok());
+    }
+    std::vector<Child> senders;
+    for (int i = 0; i < kSenders; ++i) {
+      senders.push_back(Sender(queue, 'm'));
+      senders.back().AwaitSleep();
+    }
+    absl::StatusOr<std::vector<Message>> batch = queue.ReceiveBatch(kSenders);
+    ASSERT_TRUE(batch.ok()) << batch.status();
+    ASSERT_EQ(batch->size(), size_t{kSenders});
+    for (Message& message : *batch) ASSERT_TRUE(message.Ack().ok());
+    // Nobody receives any more.
+    for (Child& sender : senders) ASSERT_EQ(sender.Wait(), 0);
+    for (int i = 0; i < kSenders; ++i) {
+      absl::StatusOr<Message> message = queue.ReceiveMessage(kPatience);
+      ASSERT_TRUE(message.ok()) << message.status();
+      ASSERT_TRUE(message->Ack().ok());
+    }
   }
 }
 
@@ -192,8 +223,9 @@ TEST_P(QueueWakeTest, JoinByTheLast) {
     ASSERT_TRUE(queue.Send(Text('2'), kPatience).ok());
     std::vector<Child> joiners;
     for (int i = 0; i < 3; ++i) {
-      joiners.push_back(
-          Child::Fork([&] { return queue.Join(kPatience).ok() ? 0 : 1; }));
+      joiners.push_back(Child::Fork([&] {
+        return Woken(kPatience, [&] { return queue.Join(kPatience).ok(); });
+      }));
       joiners.back().AwaitSleep();
     }
     for (int i = 0; i < 2; ++i) {
@@ -228,8 +260,9 @@ TEST(QueueWakeOfArenaTest, SenderByWhatIsDropped) {
                         .block_bytes = 1024});
   const std::string text(1000, 'm');
   const auto sender = [&] {
-    return Child::Fork(
-        [&] { return queue.Send(text, kPatience).ok() ? 0 : 1; });
+    return Child::Fork([&] {
+      return Woken(kPatience, [&] { return queue.Send(text, kPatience).ok(); });
+    });
   };
   std::optional<Loan> loan = *queue.TryLoan(1000);
   Child first = sender();
@@ -250,8 +283,10 @@ TEST(QueueWakeOfAckTest, ReceiverByGiveBack) {
   for (const bool dropped : {false, true}) {
     Message message = *queue.ReceiveMessage();
     Child receiver = Child::Fork([&] {
-      absl::StatusOr<Message> again = queue.ReceiveMessage(kPatience);
-      return again.ok() && again->redelivered() ? 0 : 1;
+      return Woken(kPatience, [&] {
+        absl::StatusOr<Message> again = queue.ReceiveMessage(kPatience);
+        return again.ok() && again->redelivered();
+      });
     });
     receiver.AwaitSleep();
     if (dropped) {
@@ -277,13 +312,17 @@ TEST(QueueWakeOfAckTest, AllByAReaper) {
   });
   dead.AwaitStop();
   Child receiver = Child::Fork([&] {
-    absl::StatusOr<Message> message = queue.ReceiveMessage(kPatience);
-    return message.ok() && message->Ack().ok() ? 0 : 1;
+    return Woken(kPatience, [&] {
+      absl::StatusOr<Message> message = queue.ReceiveMessage(kPatience);
+      return message.ok() && message->Ack().ok();
+    });
   });
-  Child sender =
-      Child::Fork([&] { return queue.Send("next", kPatience).ok() ? 0 : 1; });
-  Child joiner =
-      Child::Fork([&] { return queue.Join(kPatience).ok() ? 0 : 1; });
+  Child sender = Child::Fork([&] {
+    return Woken(kPatience, [&] { return queue.Send("next", kPatience).ok(); });
+  });
+  Child joiner = Child::Fork([&] {
+    return Woken(kPatience, [&] { return queue.Join(kPatience).ok(); });
+  });
   for (const Child* waiter : {&receiver, &sender, &joiner}) {
     waiter->AwaitSleep();
   }
