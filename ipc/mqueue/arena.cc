@@ -7,8 +7,8 @@ namespace {
 
 constexpr uint32_t kNoHint = ~uint32_t{0};
 
-// More than the second-level caches of two CPUs have, and at most half of the
-// arena: less would not have left them, and is not taken in turn.
+// Of this size, or of half of the arena. Less than half of this would stay in
+// the second-level caches of two CPUs, and is not taken in turn.
 constexpr uint64_t kWindowBytes = uint64_t{4} << 20;
 
 uint32_t WindowOf(const Geometry& geometry) {
@@ -46,23 +46,23 @@ bool Arena::IsFree(BlockWord word) const {
 // Within the window in turn, if the next one is free, so that a block has left
 // both sides' caches when it is written again: who writes to lines that its
 // peer still shares waits for each. Else what was freed last, which leaves the
-// rest of the arena whole for long messages.
+// rest of the arena whole for long messages; else whatever there is, from where
+// something was found before.
 bool Arena::Allocate(Participant self, uint64_t bytes, BlockName* block) {
   const uint32_t blocks = BlocksFor(bytes);
-  // Relaxed: where to look first changes nothing but the time it takes.
-  uint32_t n = cursor_.load(std::memory_order_relaxed) / blocks;
   uint32_t next;
-  const auto take = [&](uint32_t end) {
-    if (n >= end) n = 0;
-    if (!TakeRun(self, n * blocks, blocks, block, &next)) return false;
-    const uint32_t following = n + 1 < end ? (n + 1) * blocks : 0;
-    cursor_.store(following, std::memory_order_relaxed);
+  if (const uint32_t runs = window_ / blocks; runs > 0) {
+    // Relaxed, also below: where to look first changes nothing but the time it
+    // takes.
+    uint32_t n = turn_.load(std::memory_order_relaxed) / blocks;
+    if (n >= runs) n = 0;
+    const uint32_t following = n + 1 < runs ? (n + 1) * blocks : 0;
+    turn_.store(following, std::memory_order_relaxed);
     // For the next time: its last user was another process.
     __builtin_prefetch(&header(following), 1);
     __builtin_prefetch(data({following, 0}), 1);
-    return true;
-  };
-  if (const uint32_t end = window_ / blocks; end > 0 && take(end)) return true;
+    if (TakeRun(self, n * blocks, blocks, block, &next)) return true;
+  }
   for (int attempt = 0; attempt < 2; ++attempt) {
     const uint32_t hint = TakeHint();
     if (hint == kNoHint) break;
@@ -74,8 +74,12 @@ bool Arena::Allocate(Participant self, uint64_t bytes, BlockName* block) {
   // From here on all are looked at, or one is found.
   ClearHints();
   const uint32_t aligned = count_ / blocks;
+  uint32_t n = cursor_.load(std::memory_order_relaxed) / blocks;
   for (uint32_t seen = 0; seen < aligned; ++seen, ++n) {
-    if (take(aligned)) return true;
+    if (n >= aligned) n = 0;
+    if (!TakeRun(self, n * blocks, blocks, block, &next)) continue;
+    cursor_.store((n + 1) * blocks, std::memory_order_relaxed);
+    return true;
   }
   if (blocks == 1) return false;
   for (uint32_t i = 0; i <= count_ - blocks; i = next) {

@@ -41,8 +41,9 @@ class Arena {
   // to find that out it looks at all blocks.
   // REQUIRES: no more bytes than the arena has.
   bool Allocate(Participant self, uint64_t bytes, BlockName* block);
-  // Whether a block has been freed that Allocate has not looked at since: a
-  // cheap answer, to ask for often. Not of what reapers free.
+  // Whether a block has been freed that nobody's Allocate has looked at, or
+  // been told of, since: a cheap answer, to ask for often, for a moment. Not of
+  // what reapers free, and it may be lost.
   bool HasHint() const;
   // Whether there would be a run for `bytes` if all messages of `lane` and
   // below were dropped that nobody has in his hands.
@@ -112,7 +113,9 @@ class Arena {
   std::byte* const blocks_;
   std::byte* const data_;
   std::atomic<uint32_t>* const hints_;
-  // Where the next search begins. Relaxed: only a guess.
+  // Where the window, and where the next search of all, goes on. Relaxed: only
+  // guesses.
+  std::atomic<uint32_t> turn_{0};
   std::atomic<uint32_t> cursor_{0};
 };
 

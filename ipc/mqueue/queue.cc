@@ -217,9 +217,7 @@ absl::Status Queue::CloseForSend() {
 
 size_t Queue::ApproximateSize() const {
   size_t size = 0;
-  for (const SlotRing& ring : core_->lanes) {
-    size += ring.Count(/*has_skipped=*/false).pending;
-  }
+  for (const SlotRing& ring : core_->lanes) size += ring.ApproximateSize();
   return size;
 }
 size_t Queue::capacity() const { return core_->geometry.slot_count; }

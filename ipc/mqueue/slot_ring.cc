@@ -334,7 +334,10 @@ bool SlotRing::HealOrphan(const Claim& seen) {
 bool SlotRing::MaySend() const {
   uint64_t t = lane_->tail.load();
   SlotWord word = Load(IndexOf(t));
-  if (IsClaimed(word, t)) word = Load(IndexOf(++t));
+  // Past those being written: the tail lags, and was loaded before.
+  for (uint32_t n = 0; n <= mask_ && IsClaimed(word, t); ++n) {
+    word = Load(IndexOf(++t));
+  }
   return LapsAhead(word, t) == 0 && word.state() == SlotState::kFree;
 }
 
@@ -352,19 +355,31 @@ bool SlotRing::MayReceive() const {
          (requeued_->load() & 1) != 0;
 }
 
+uint32_t SlotRing::ApproximateSize() const {
+  const uint64_t head = lane_->head.load();
+  uint64_t tail = lane_->tail.load();
+  if (IsClaimed(Load(IndexOf(tail)), tail)) ++tail;
+  return static_cast<uint32_t>(
+      std::clamp<int64_t>(Distance(head, tail), 0, geometry_.slot_count));
+}
+
 SlotRing::Counts SlotRing::Count(bool has_skipped) const {
   uint64_t head = lane_->head.load();
   uint64_t tail = lane_->tail.load();
   // Claims that nobody has helped forward yet.
-  if (IsClaimed(Load(IndexOf(tail)), tail)) ++tail;
+  SlotWord word = Load(IndexOf(tail));
+  const bool is_being_written =
+      LapsAhead(word, tail) == 0 && word.state() == SlotState::kWriting;
   if (!has_skipped && (requeued_->load() & 1) == 0) {
+    if (IsClaimed(word, tail) && !is_being_written) ++tail;
     const int64_t size = Distance(head, tail);
     return {.sent = tail,
             .received = head,
             .pending = static_cast<uint64_t>(
                 std::clamp<int64_t>(size, 0, geometry_.slot_count))};
   }
-  const SlotWord word = Load(IndexOf(head));
+  if (IsClaimed(word, tail)) ++tail;
+  word = Load(IndexOf(head));
   if (LapsAhead(word, head) > 0 ||
       (LapsAhead(word, head) == 0 && word.state() == SlotState::kReading)) {
     ++head;

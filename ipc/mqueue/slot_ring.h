@@ -144,6 +144,9 @@ class SlotRing {
   // vain: no honest peer brings that about.
   bool LooksDamaged() const;
 
+  // At most slot_count; includes slots being written.
+  uint32_t ApproximateSize() const;
+
   bool IsClosed() const { return header_->shared.closed.load() != 0; }
   // Whether another sender would find a slot, or another receiver a message,
   // now; hints.
@@ -166,10 +169,10 @@ class SlotRing {
     uint64_t pending;  // at most slot_count
   };
   // Exact while nobody sends or receives, but for what `skipped`, `recycled`
-  // and `overwritten` count of all lanes; slots being written count as sent.
-  // From the positions and the slot at the tail, so that it takes hardly any
-  // from those who use it; only where the dead have left REQ or, as
-  // `has_skipped` says, SKIP does it look at every slot.
+  // and `overwritten` count of all lanes. From the positions and the slot at
+  // the tail, so that it takes hardly any from those who use it; only where the
+  // dead have left REQ or, as `has_skipped` says, SKIP does it look at every
+  // slot.
   Counts Count(bool has_skipped) const;
 
   SlotWord Load(uint32_t i) const { return SlotWord(slot(i).word.load()); }

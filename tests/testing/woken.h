@@ -8,18 +8,21 @@
 #ifndef TESTS_TESTING_WOKEN_H_
 #define TESTS_TESTING_WOKEN_H_
 
-#include "absl/time/clock.h"
+#include <chrono>
+
 #include "absl/time/time.h"
 
 namespace ipc::testing {
 
 // An exit status: 0 if the operation succeeds in half of the time that it may
-// take, 1 if it fails, 2 if it is late.
+// take, 1 if it fails, 2 if it is late. REQUIRES: it does not wake up by itself
+// before, as a waiter does after each park tick.
 template <typename Operation>
 int Woken(absl::Duration patience, Operation operation) {
-  const absl::Time start = absl::Now();
+  const auto start = std::chrono::steady_clock::now();
   if (!operation()) return 1;
-  return absl::Now() - start < patience / 2 ? 0 : 2;
+  const auto taken = std::chrono::steady_clock::now() - start;
+  return absl::FromChrono(taken) < patience / 2 ? 0 : 2;
 }
 
 }  // namespace ipc::testing

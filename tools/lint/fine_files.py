@@ -8,7 +8,10 @@ import re
 class FineFiles:
   """Which files a check has found fine: as long as neither they, nor what they
   include in quotes, nor `conditions` change. Headers of the system do not
-  count, so a cache is for one set of installed packages."""
+  count, so a folder is for one set of installed packages.
+
+  To be added, a file needs the same key before and after the check, by two
+  objects: each reads a file once."""
 
   def __init__(self, folder, include_path, conditions):
     """folder: where to remember, or None; include_path: folders."""

@@ -45,6 +45,22 @@ TEST(QueueRoomTest, SearchInVainIsLinear) {
   EXPECT_TRUE(queue.TryLoan(7 << 20).ok());
 }
 
+// The same of a backlog that fills the arena: to look for each block from the
+// first one on would take minutes.
+TEST(QueueRoomTest, BacklogIsSentInLinearTime) {
+  constexpr uint64_t kBlocks = 1 << 18;
+  Queue queue = *Queue::CreateAnonymous({.slots = kBlocks,
+                                         .message_bytes = 64,
+                                         .delivery = Delivery::kExplicitAck,
+                                         .arena_bytes = kBlocks * 64,
+                                         .block_bytes = 64});
+  for (uint64_t i = 0; i < kBlocks; ++i) {
+    ASSERT_TRUE(queue.Send("m", absl::ZeroDuration()).ok()) << i;
+  }
+  EXPECT_EQ(queue.ApproximateSize(), kBlocks);
+  EXPECT_TRUE(absl::IsResourceExhausted(queue.TrySend("more")));
+}
+
 // Gaps that begin anywhere are found, and used to the last block.
 TEST(QueueRoomTest, GapsAreFound) {
   Queue queue = *Queue::CreateAnonymous({.slots = 4,
