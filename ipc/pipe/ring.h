@@ -44,8 +44,8 @@
 // - The sender dies: the receiver gets what is left, then Unavailable, within
 //   about kTick. Another sender may attach, and the receiver goes on.
 // - Leave: as if this end had not been attached. Another one may attach.
-// - Close or ~RingReceiver: the sender gets Unavailable; what was not received
-//   is lost. Final, too.
+// - Close or ~RingReceiver: the sender gets Unavailable, unless all that it
+//   sends was received before; what was not received is lost. Final, too.
 // - The receiver dies, or never comes: the sender fills the ring, and waits for
 //   another receiver up to its time-out.
 // Who is dead is known from the kernel alone; one that is stopped or slow is

@@ -30,6 +30,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/base/unique_fd.h"
+#include "ipc/pipe/ring_layout.h"
+#include "ipc/pipe/ring_memory.h"
 #include "tests/ipc/pipe/ring_test_peer.h"
 #include "tests/ipc/pipe/signal_storm.h"
 #include "tests/testing/child.h"
@@ -361,6 +363,19 @@ TEST(RingTest, TimeOutsAreNotShort) {
   EXPECT_EQ(CodeOf(ends.sender.Send("", kShort)),
             absl::StatusCode::kDeadlineExceeded);
   EXPECT_GE(absl::Now() - begin, kShort);
+}
+
+// Between the commit and the look at whether the ring is closed the receiver
+// may have received the message and closed it.
+TEST(RingTest, WhatWasReceivedBeforeTheCloseIsSent) {
+  Ends ends;
+  const internal::RingMemory memory = *internal::RingMemory::Map(ends.fd.get());
+  ends.receiver.Close();
+  // As if it had received before what is sent now.
+  memory.header().acked.store(internal::RecordSize(1));
+  EXPECT_TRUE(ends.sender.Send("1", kNow).ok());
+  EXPECT_EQ(CodeOf(ends.sender.Send("2", kNow)),
+            absl::StatusCode::kUnavailable);
 }
 
 // A thread that has nothing to look after but `end`, and sleeps: it does not
