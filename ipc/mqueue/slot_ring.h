@@ -35,6 +35,7 @@
 
 #include "absl/types/span.h"
 #include "ipc/base/current_cpu.h"
+#include "ipc/base/own_line.h"
 #include "ipc/base/participants.h"
 #include "ipc/mqueue/arena.h"
 #include "ipc/mqueue/layout.h"
@@ -126,11 +127,8 @@ class SlotRing {
   Message Contents(const Claim& claim) const;
   // False if the slot has been taken away: somebody else has the message.
   bool CommitReceive(const Claim& claim);
-  // Before the commit: writes to each line but the first that a message of so
-  // many bytes covers, without changing it. A sender whose peer has only read a
-  // line still has it, but shared, and waits for it to be its own again when it
-  // writes there one lap later; one that the peer has written to comes whole,
-  // and ahead of time.
+  // Before the commit: OwnLine for each line but the first that a message of so
+  // many bytes covers; the sender will write there one lap later.
   void OwnLines(const Claim& claim, size_t bytes) const;
   // Gives the message back instead, as the first that will be received next.
   bool PutBack(const Claim& claim);
@@ -301,10 +299,7 @@ inline SlotRing::Message SlotRing::Contents(const Claim& claim) const {
 inline void SlotRing::OwnLines(const Claim& claim, size_t bytes) const {
   auto* const begin = reinterpret_cast<std::byte*>(&slot(claim.slot));
   for (size_t at = 64; at < sizeof(SlotHeader) + bytes; at += 64) {
-    auto& word = *reinterpret_cast<std::atomic<uint64_t>*>(begin + at);
-    // Relaxed: it changes nothing, whoever owns the slot now.
-    uint64_t same = word.load(std::memory_order_relaxed);
-    word.compare_exchange_strong(same, same, std::memory_order_relaxed);
+    OwnLine(begin + at);
   }
 }
 

@@ -1,6 +1,7 @@
 #include "ipc/pipe/ring_core.h"
 
 #include "absl/strings/str_cat.h"
+#include "ipc/base/own_line.h"
 #include "ipc/base/spin_wait.h"
 
 namespace ipc::pipe::internal {
@@ -194,10 +195,7 @@ void ReceiverCore::OwnLines(uint64_t begin, uint64_t end) const {
   // By the distance: positions that a peer has damaged may wrap around.
   for (uint64_t at = (begin + kLine - 1) & ~(kLine - 1);
        static_cast<int64_t>(end - at) > 0; at += kLine) {
-    const std::atomic_ref<uint64_t> word = HeaderOf(At(at));
-    // Relaxed: it changes nothing, and these bytes are still ours.
-    uint64_t same = word.load(std::memory_order_relaxed);
-    word.compare_exchange_strong(same, same, std::memory_order_relaxed);
+    OwnLine(At(at));
   }
 }
 

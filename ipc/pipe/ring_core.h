@@ -204,10 +204,8 @@ class ReceiverCore final : public RingEnd {
     // Release as in GiveBack.
     header().head.store(acked_, std::memory_order_release);
   }
-  // Writes to each line between them, which are read, without changing it. A
-  // sender whose peer has only read a line still has it, but shared, and waits
-  // for it to be its own again when it writes there one lap later; one that the
-  // peer has written to comes whole, and ahead of time.
+  // OwnLine for each line between them, which are read; the sender will write
+  // there one lap later.
   void OwnLines(uint64_t begin, uint64_t end) const;
   void WakeSender();
   absl::Status AwaitOne(absl::Duration timeout);
