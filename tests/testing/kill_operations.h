@@ -23,6 +23,7 @@
 #include <ostream>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
@@ -72,7 +73,8 @@ struct Survival {
   // instruction: what it has done once stays done.
   void Effect(const KillPoint& point, bool done) {
     EXPECT_TRUE(done || !point.completed);
-    if (point.astray) return;
+    // Completed is the last one, or the first of all that finds the way.
+    if (point.astray || point.completed) return;
     EXPECT_FALSE(done && point.instructions == 0);
     EXPECT_GE(done, had_effect);
     had_effect |= done;
@@ -119,8 +121,8 @@ struct KillOperation {
   std::function<void(World&, const KillPoint&, Survival&)> check;
   // Whether somebody has to be told of the death, at some point.
   bool tells = false;
-  // A long one may be killed at every so-manieth of its points only.
-  int stride = 1;
+  // Of a long one.
+  Coarse coarse = {};
 
   friend void PrintTo(const KillOperation& operation, std::ostream* out) {
     *out << operation.name;
@@ -175,12 +177,18 @@ void CheckSurvival(const KillOperation<World>& operation, absl::Duration tick) {
       [&] {
         return std::make_unique<Case>(operation, tick, &survival, &promptness);
       },
-      kKillStride * operation.stride);
+      kKillStride, operation.coarse);
+  const std::string less_often =
+      operation.coarse.stride == 1
+          ? ""
+          : absl::StrCat(", every ", operation.coarse.stride,
+                         ". of those that came ", operation.coarse.passes,
+                         " times before");
   printf(
-      "%s: %d kill points, every %d. instruction (%d asleep, %d missed), %d "
+      "%s: %d kill points, every %d. instruction%s (%d asleep, %d missed), %d "
       "failures; told %d times; the survivor went on within %s, over two ticks "
       "and 10 ms %d times\n",
-      operation.name.c_str(), report.points, kKillStride * operation.stride,
+      operation.name.c_str(), report.points, kKillStride, less_often.c_str(),
       report.asleep, report.astray, ::testing::Test::HasFailure() ? 1 : 0,
       survival.told, absl::FormatDuration(promptness.slowest).c_str(),
       promptness.slow);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -17,6 +18,7 @@
 #include <algorithm>
 #include <climits>
 #include <cstdlib>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -24,6 +26,7 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "tests/testing/process_state.h"
+#include "tests/testing/repeatable_heap.h"
 
 namespace ipc::testing {
 namespace {
@@ -90,6 +93,10 @@ class Code {
 };
 
 // The one that is stepped through. Killed and reaped when destroyed.
+//
+// A thread that it starts runs from when its starter falls asleep, as it does
+// in pthread_join(3), until it ends; so there is one order of instructions. It
+// may have one such thread at a time.
 class Victim {
  public:
   enum class State {
@@ -98,10 +105,11 @@ class Victim {
     kEnded,    // at the end of the operation
   };
 
-  explicit Victim(KillPointCase& the_case) : pid_(fork()) {
+  explicit Victim(KillPointCase& the_case) : pid_(fork()), current_(pid_) {
     if (pid_ < 0) Die("fork");
     if (pid_ == 0) {
       if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) Die("TRACEME");
+      UseRepeatableHeap();
       the_case.Prepare();
       Breakpoint();
       the_case.Operate();
@@ -109,22 +117,26 @@ class Victim {
       _exit(0);
     }
     // Up to the first breakpoint; signals of Prepare are delivered.
-    for (int signal = Await(); signal != SIGTRAP; signal = Await()) {
-      Continue(PTRACE_CONT, signal);
+    int status = Await();
+    while (WSTOPSIG(status) != SIGTRAP) {
+      Continue(PTRACE_CONT, WSTOPSIG(status));
+      status = Await();
+    }
+    if (ptrace(PTRACE_SETOPTIONS, pid_, nullptr, PTRACE_O_TRACECLONE) != 0) {
+      Die("SETOPTIONS");
     }
   }
   ~Victim() {
     kill(pid_, SIGKILL);
-    int status;
-    // Tells of a stop first, if it was at one.
-    while (waitpid(pid_, &status, __WALL) == pid_ && WIFSTOPPED(status)) {
-    }
+    // The process is not reaped before its threads.
+    if (thread_ != 0) Reap(thread_);
+    Reap(pid_);
   }
 
   uint64_t address() const {
     errno = 0;
-    const long address =
-        ptrace(PTRACE_PEEKUSER, pid_, offsetof(user_regs_struct, rip), nullptr);
+    const long address = ptrace(PTRACE_PEEKUSER, current_,
+                                offsetof(user_regs_struct, rip), nullptr);
     if (errno != 0) Die("PEEKUSER");
     return static_cast<uint64_t>(address);
   }
@@ -134,16 +146,14 @@ class Victim {
     // The child's code is where ours is.
     const auto* code = reinterpret_cast<const unsigned char*>(address());
     const bool may_sleep = code[0] == 0x0f && code[1] == 0x05;  // syscall
-    Continue(PTRACE_SINGLESTEP, 0);
-    if (may_sleep && !StopsSoon()) return State::kAsleep;
-    return AfterStep();
+    return Resume(PTRACE_SINGLESTEP, may_sleep);
   }
   // To where the function returns whose first instruction is next.
   State StepOut() {
     errno = 0;
-    const long stack =
-        ptrace(PTRACE_PEEKUSER, pid_, offsetof(user_regs_struct, rsp), nullptr);
-    const long back = ptrace(PTRACE_PEEKDATA, pid_, stack, nullptr);
+    const long stack = ptrace(PTRACE_PEEKUSER, current_,
+                              offsetof(user_regs_struct, rsp), nullptr);
+    const long back = ptrace(PTRACE_PEEKDATA, current_, stack, nullptr);
     if (errno != 0) Die("reading the victim's stack");
     SetBreakpoint(static_cast<uint64_t>(back));
     const State state = Go();
@@ -151,62 +161,135 @@ class Victim {
     return state;
   }
   // To the breakpoint or the end.
-  State Go() {
-    Continue(PTRACE_CONT, 0);
-    if (!StopsSoon()) return State::kAsleep;
-    return AfterStep();
-  }
+  State Go() { return Resume(PTRACE_CONT, true); }
   // After Wake: until it has done what it had been told to.
-  State AwaitWaking() { return AfterStep(); }
+  State AwaitWaking() {
+    const std::optional<State> state = AfterStep();
+    return state.has_value() ? *state : Resume(last_request_, true);
+  }
 
   // At the instruction at `address`, which is not yet executed then; 0: none.
   void SetBreakpoint(uint64_t address) {
-    // See "Debug registers" in the manual of the processor: DR0 is the address,
-    // and bit 0 of DR7 makes it a breakpoint for execution.
-    SetDebugRegister(7, 0);
-    SetDebugRegister(0, address);
-    if (address != 0) SetDebugRegister(7, 1);
+    breakpoint_ = address;
+    SetBreakpointOf(current_);
   }
 
  private:
-  void SetDebugRegister(size_t number, uint64_t value) const {
+  static void Reap(pid_t id) {
+    int status;
+    // Tells of a stop first, if it was at one.
+    while (waitpid(id, &status, __WALL) == id && WIFSTOPPED(status)) {
+    }
+  }
+
+  void SetBreakpointOf(pid_t id) const {
+    // See "Debug registers" in the manual of the processor: DR0 is the address,
+    // and bit 0 of DR7 makes it a breakpoint for execution.
+    SetDebugRegister(id, 7, 0);
+    SetDebugRegister(id, 0, breakpoint_);
+    if (breakpoint_ != 0) SetDebugRegister(id, 7, 1);
+  }
+  static void SetDebugRegister(pid_t id, size_t number, uint64_t value) {
     const size_t offset =
         offsetof(struct user, u_debugreg) + number * sizeof(value);
-    if (ptrace(PTRACE_POKEUSER, pid_, offset, value) != 0) {
+    if (ptrace(PTRACE_POKEUSER, id, offset, value) != 0) {
       Die("setting a breakpoint");
     }
   }
 
   void Continue(int request, int signal) {
     last_request_ = request;
-    if (ptrace(static_cast<__ptrace_request>(request), pid_, nullptr,
+    if (ptrace(static_cast<__ptrace_request>(request), current_, nullptr,
                static_cast<long>(signal)) != 0) {
       Die("continuing the victim");
     }
   }
 
-  // Waits for a stop, and returns its signal.
+  State Resume(int request, bool may_sleep) {
+    while (true) {
+      Continue(request, 0);
+      if (may_sleep && !StopsSoon()) {
+        if (!SwitchToThread()) return State::kAsleep;
+        if (request == PTRACE_SINGLESTEP) return State::kStopped;
+        continue;
+      }
+      const pid_t before = current_;
+      const std::optional<State> state = AfterStep();
+      if (!state.has_value()) continue;
+      // At the end of a thread its starter has made a step.
+      if (request == PTRACE_SINGLESTEP || current_ == before) return *state;
+    }
+  }
+
+  // Waits for a stop, or the end of a thread, and returns the status.
   int Await() const {
     int status = 0;
-    if (waitpid(pid_, &status, __WALL) != pid_) Die("waitpid");
-    if (!WIFSTOPPED(status)) {
+    if (waitpid(current_, &status, __WALL) != current_) Die("waitpid");
+    if (!WIFSTOPPED(status) && current_ == pid_) {
       fprintf(stderr, "kill_points: the victim ended by itself: %x\n", status);
       abort();
     }
-    return WSTOPSIG(status);
+    return status;
   }
 
-  State AfterStep() {
+  // What became of it; nothing yet if it has started a thread.
+  std::optional<State> AfterStep() {
     while (true) {
-      const int signal = Await();
-      if (signal == SIGTRAP) break;
+      int status = Await();
+      if (!WIFSTOPPED(status)) {
+        // What the other one has slept for. It stops after its system call.
+        thread_ = 0;
+        current_ = pid_;
+        status = Await();
+        SetBreakpointOf(pid_);  // maybe another one than when it fell asleep
+      }
+      if (status >> 8 == (SIGTRAP | PTRACE_EVENT_CLONE << 8)) {
+        AdoptThread();
+        return std::nullopt;
+      }
+      if (WSTOPSIG(status) == SIGTRAP) break;
       // One of its own: passed on, and the same done again.
-      Continue(last_request_, signal);
+      Continue(last_request_, WSTOPSIG(status));
     }
     siginfo_t info;
-    if (ptrace(PTRACE_GETSIGINFO, pid_, nullptr, &info) != 0) Die("GETSIGINFO");
+    if (ptrace(PTRACE_GETSIGINFO, current_, nullptr, &info) != 0) {
+      Die("GETSIGINFO");
+    }
     // A step is TRAP_TRACE, or after a system call the signal itself.
     return info.si_code == SI_KERNEL ? State::kEnded : State::kStopped;
+  }
+
+  // The one that the victim has just started, and which has not yet run.
+  void AdoptThread() {
+    unsigned long id = 0;
+    if (thread_ != 0) {
+      fprintf(stderr, "kill_points: the victim has two threads\n");
+      abort();
+    }
+    if (ptrace(PTRACE_GETEVENTMSG, current_, nullptr, &id) != 0) {
+      Die("GETEVENTMSG");
+    }
+    thread_ = static_cast<pid_t>(id);
+    int status = 0;
+    if (waitpid(thread_, &status, __WALL) != thread_ || !WIFSTOPPED(status)) {
+      Die("waiting for the victim's thread");
+    }
+    SetBreakpointOf(thread_);
+  }
+
+  // While its starter sleeps. False if there is none, or it is the sleeper.
+  bool SwitchToThread() {
+    if (thread_ == 0 || current_ == thread_) return false;
+    if (last_request_ != PTRACE_SINGLESTEP) {
+      // It is to stop after its system call, so this is interrupted and begins
+      // again in a step.
+      syscall(SYS_tgkill, pid_, pid_, SIGSTOP);
+      if (WSTOPSIG(Await()) != SIGSTOP) Die("stopping the victim");
+      Continue(PTRACE_SINGLESTEP, 0);
+      if (StopsSoon()) Die("the victim is to fall asleep again");
+    }
+    current_ = thread_;
+    return true;
   }
 
   // False if it sleeps: the kernel says so, again and again.
@@ -221,14 +304,14 @@ class Victim {
       if (HasStopped()) return true;
       const timespec pause = {0, 20'000};
       nanosleep(&pause, nullptr);
-      asleep = ProcessState(pid_) == 'S' ? asleep + 1 : 0;
+      asleep = ProcessState(current_) == 'S' ? asleep + 1 : 0;
     }
     return false;
   }
 
   bool HasStopped() const {
     siginfo_t info = {};
-    if (waitid(P_PID, static_cast<id_t>(pid_), &info,
+    if (waitid(P_PID, static_cast<id_t>(current_), &info,
                WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL) != 0) {
       Die("waitid");
     }
@@ -236,6 +319,10 @@ class Victim {
   }
 
   const pid_t pid_;
+  // The one whose instructions are looked at: the process or its thread.
+  pid_t current_;
+  pid_t thread_ = 0;
+  uint64_t breakpoint_ = 0;
   int last_request_ = PTRACE_CONT;
 };
 
@@ -387,17 +474,20 @@ KillPoint RunTo(KillPointCase& the_case, int k, bool die_asleep, Trace* trace) {
   }
 }
 
-// Which instructions of a trace are those of a library and of what it calls:
-// from when it is entered until the program itself goes on.
-std::vector<bool> FindCoarse(const Trace& trace, const std::string& library) {
+// Which instructions of a trace are coarse. Those of a library begin when it is
+// entered and end when the program itself goes on.
+std::vector<bool> FindCoarse(const Trace& trace, const Coarse& coarse) {
   const Code program = Code::OfProgram();
-  const Code code(library);
+  const Code library(coarse.library);
   std::vector<bool> is_coarse;
+  std::unordered_map<uint64_t, int> passes;
   bool is_inside = false;
   for (int i = 0; i < trace.size(); ++i) {
-    if (code.Contains(trace[i])) is_inside = true;
-    if (program.Contains(trace[i])) is_inside = false;
-    is_coarse.push_back(is_inside);
+    if (!coarse.library.empty()) {
+      if (library.Contains(trace[i])) is_inside = true;
+      if (program.Contains(trace[i])) is_inside = false;
+    }
+    is_coarse.push_back(is_inside || ++passes[trace[i]] > coarse.passes);
   }
   return is_coarse;
 }
@@ -422,7 +512,7 @@ std::string KillPoint::ToString() const {
 
 KillPointReport KillAtEveryInstruction(
     const std::function<std::unique_ptr<KillPointCase>()>& make_case,
-    int stride, const CoarseLibrary& coarse) {
+    int stride, const Coarse& coarse) {
   const OneCpu one_cpu;
   KillPointReport report;
   Trace trace;
@@ -451,10 +541,10 @@ KillPointReport KillAtEveryInstruction(
     }
     return next;
   };
-  if (!coarse.name.empty()) {
+  if (coarse.stride > 1) {
     KillPoint end;
     if (!kill_at(INT_MAX, false, &end)) return report;
-    is_coarse = FindCoarse(trace, coarse.name);
+    is_coarse = FindCoarse(trace, coarse);
   }
   bool slept = false;
   for (int k = 0;; k = next_after(k)) {
@@ -470,11 +560,9 @@ KillPointReport KillAtEveryInstruction(
     }
     if (point.astray) {
       // Somewhere it took another way than the runs that the trace is from, for
-      // instance in reading the clock, or in the allocator. The next one steps
-      // all the way, so that no point is left out; it only takes longer, unless
-      // that were to happen at every second point.
+      // instance in reading the clock. The next one steps all the way.
       trace = Trace();
-      if (++report.astray > 3 + report.points / 2) {
+      if (++report.astray > 3 + report.points / 10) {
         ADD_FAILURE() << "the operation takes another way each time";
         return report;
       }

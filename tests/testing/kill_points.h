@@ -26,7 +26,12 @@
 // last instruction by a breakpoint that is learnt from the runs before; one
 // that misses it is checked, too, and the point is tried again step by step.
 // Driver and victim share one CPU, as a switch between two takes longer; so
-// nobody spins.
+// nobody spins. What the operation allocates is where it was the last time: see
+// repeatable_heap.h.
+//
+// A thread that the operation starts is stepped through as well: it begins when
+// its starter falls asleep, such as to join it, and ends before that goes on.
+// One at a time.
 //
 // x86-64 only. Not under sanitizers or valgrind, whose own instructions would
 // be most of it. Not thread-safe.
@@ -35,6 +40,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -75,19 +81,22 @@ struct KillPointReport {
   int completed = 0;  // 1 if the operation was seen to end; else it slept
 };
 
-// A library whose insides, and those of what it calls, are of less interest
-// than their number would have it: one that computes and does nothing that
-// others see.
-struct CoarseLibrary {
-  std::string name;  // a part of its file's
-  int stride = 1;    // one of so many instructions is a point
+// Instructions that are of less interest than their number would have it. The
+// first case then runs to the end, to find out what is where.
+struct Coarse {
+  // Those of a library, and of what it calls: one that computes and does
+  // nothing that others see. A part of its file's name; none if empty.
+  std::string library = {};
+  // Those that were executed so often already, as in a long loop.
+  int passes = std::numeric_limits<int>::max();
+  // One of so many of them is a point.
+  int stride = 1;
 };
 
-// Every `stride`th instruction. Stops early when gtest knows of a failure. With
-// `coarse`, the first case runs to the end, to find out what is where.
+// Every `stride`th instruction. Stops early when gtest knows of a failure.
 KillPointReport KillAtEveryInstruction(
     const std::function<std::unique_ptr<KillPointCase>()>& make_case,
-    int stride = 1, const CoarseLibrary& coarse = {});
+    int stride = 1, const Coarse& coarse = {});
 
 }  // namespace ipc::testing
 

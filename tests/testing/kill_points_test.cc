@@ -7,13 +7,17 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <memory>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest-spi.h"
 #include "gtest/gtest.h"
 #include "ipc/base/deadline.h"
@@ -269,6 +273,38 @@ TEST(KillPointsTest, ALookAtTheClockIsOneInstruction) {
   EXPECT_GE(report.points, 20);
 }
 
+// Leaves its parent's heap in another state each time.
+class AllocatingCase : public KillPointCase {
+ public:
+  AllocatingCase() {
+    static size_t number = 0;
+    ++number;
+    for (size_t i = 0; i < number % 13; ++i) {
+      kept_.push_back(std::make_unique<char[]>(24 + number * i % 1000));
+    }
+    for (size_t i = number % 3; i < kept_.size(); i += 2) kept_[i].reset();
+  }
+  void Operate() override {
+    std::vector<std::string> texts;
+    for (size_t length = 20; length < 2000; length *= 2) {
+      texts.emplace_back(length, 'x');
+    }
+  }
+  void Check(const KillPoint&) override {}
+
+ private:
+  std::vector<std::unique_ptr<char[]>> kept_;
+};
+
+// What the parent has allocated and freed before misleads nobody.
+TEST(KillPointsTest, TheHeapIsTheSameEachTime) {
+  const KillPointReport report =
+      KillAtEveryInstruction([] { return std::make_unique<AllocatingCase>(); });
+  EXPECT_EQ(report.astray, 0);
+  EXPECT_EQ(report.completed, 1);
+  EXPECT_GE(report.points, 100);
+}
+
 class PrintCase : public StoresCase {
  public:
   using StoresCase::StoresCase;
@@ -291,11 +327,80 @@ TEST(KillPointsTest, ALibraryMayBeCoarse) {
   const KillPointReport all = KillAtEveryInstruction(make);
   seen.clear();
   const KillPointReport some =
-      KillAtEveryInstruction(make, 1, {.name = "libc.so", .stride = 100});
+      KillAtEveryInstruction(make, 1, {.library = "libc.so", .stride = 100});
   EXPECT_EQ(seen, (std::set<std::pair<int, int>>{{0, 0}, {1, 0}, {1, 1}}));
   EXPECT_EQ(some.completed, 1);
   EXPECT_GT(some.points, all.points / 100);
   EXPECT_LT(some.points, all.points / 10);
+}
+
+class LoopCase : public StoresCase {
+ public:
+  using StoresCase::StoresCase;
+  void Operate() override {
+    shared_->a.store(1);
+    for (int i = 0; i < 1000; ++i) shared_->c.store(1);
+    shared_->b.store(1);
+  }
+};
+
+// What comes before and after it is seen as before.
+TEST(KillPointsTest, ALoopMayBeCoarse) {
+  std::set<std::pair<int, int>> seen;
+  const KillPointReport report =
+      KillAtEveryInstruction([&] { return std::make_unique<LoopCase>(&seen); },
+                             1, {.passes = 5, .stride = 500});
+  EXPECT_EQ(seen, (std::set<std::pair<int, int>>{{0, 0}, {1, 0}, {1, 1}}));
+  EXPECT_EQ(report.completed, 1);
+  EXPECT_GT(report.points, 10);
+  EXPECT_LT(report.points, 200);
+}
+
+class ThreadCase : public SharedCase {
+ public:
+  explicit ThreadCase(std::vector<std::array<uint32_t, 3>>* seen)
+      : seen_(seen) {}
+  void Operate() override {
+    shared_->a.store(1);
+    std::thread thread([this] {
+      shared_->b.store(1);
+      shared_->b.store(2);
+    });
+    thread.join();
+    shared_->c.store(1);
+  }
+  void Check(const KillPoint&) override {
+    seen_->push_back({shared_->a.load(), shared_->b.load(), shared_->c.load()});
+  }
+
+ private:
+  std::vector<std::array<uint32_t, 3>>* const seen_;
+};
+
+// It is killed at every instruction of the other thread, too, and in one order.
+TEST(KillPointsTest, StepsThroughAThread) {
+  std::vector<std::array<uint32_t, 3>> seen;
+  const KillPointReport report = KillAtEveryInstruction(
+      [&] { return std::make_unique<ThreadCase>(&seen); });
+  EXPECT_EQ(report.astray, 0);
+  EXPECT_EQ(report.asleep, 0);
+  EXPECT_EQ(report.completed, 1);
+  EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
+  seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
+  EXPECT_THAT(seen, ::testing::ElementsAre(std::array<uint32_t, 3>{0, 0, 0},
+                                           std::array<uint32_t, 3>{1, 0, 0},
+                                           std::array<uint32_t, 3>{1, 1, 0},
+                                           std::array<uint32_t, 3>{1, 2, 0},
+                                           std::array<uint32_t, 3>{1, 2, 1}));
+}
+
+// A victim that is killed in its thread leaves nothing.
+TEST(KillPointsTest, AThreadOfAVictimIsReaped) {
+  std::vector<std::array<uint32_t, 3>> seen;
+  KillAtEveryInstruction([&] { return std::make_unique<ThreadCase>(&seen); },
+                         101);
+  EXPECT_EQ(waitpid(-1, nullptr, WNOHANG | __WALL), -1);
+  EXPECT_EQ(errno, ECHILD);
 }
 
 }  // namespace

@@ -206,7 +206,7 @@ void Kill(
     const std::string& name, int stride,
     const std::function<std::unique_ptr<testing::KillPointCase>()>& make) {
   const testing::KillPointReport report = testing::KillAtEveryInstruction(
-      make, stride, {.name = "libcrypto", .stride = kCryptoStride});
+      make, stride, {.library = "libcrypto", .stride = kCryptoStride});
   printf(
       "%s: %d kill points, every %d. instruction, %d. in libcrypto (%d "
       "asleep, %d missed)\n",

@@ -69,6 +69,11 @@ bool IsWhole(const Words& words) {
 // One of each, in a segment of their own, new for each kill.
 class World : public testing::KillWorld {
  public:
+  // What a waiter returns.
+  static constexpr int kNotified = 0;
+  static constexpr int kNotNotified = 1;
+  static constexpr int kNotifiedAndInherited = 2;
+
   World() {
     small = *Value<int64_t>::Attach(segment, Take(Value<int64_t>::SizeBytes()));
     large = *Value<Block>::Attach(segment, Take(Value<Block>::SizeBytes()));
@@ -118,12 +123,14 @@ class World : public testing::KillWorld {
     dead.Kill();
   }
   // Another process that lives, and waits for the condition with the mutex.
+  // What it returns says what it was told.
   template <typename M>
   Child Waiter(std::optional<M>& with) {
     Child waiter = Child::Fork([&](Child::Side side) {
       const std::lock_guard<M> lock(*with);
       side.Tell();
-      return condition->Wait(*with, kPatience).ok() ? 0 : 1;
+      if (!condition->Wait(*with, kPatience).ok()) return kNotNotified;
+      return with->previous_owner_died() ? kNotifiedAndInherited : kNotified;
     });
     EXPECT_TRUE(waiter.Hear());
     // Once it has given the mutex back it is in the table, and then it falls
