@@ -21,7 +21,7 @@ namespace ipc::pipe {
 namespace {
 
 // A message of no more is copied behind its header.
-constexpr size_t kCopiedBytes = 1024;
+constexpr size_t kCopiedBytes = 4096;
 
 // What FromFd learns about a descriptor.
 struct Direction {
@@ -205,19 +205,28 @@ absl::Status Connection::Send(absl::Span<const std::byte> message,
                               absl::Duration timeout) {
   if (message.size() > max_message_bytes_) return TooLarge(message.size());
   const FrameHeader header = EncodeFrameHeader(message.size());
-  if (message.size() <= kCopiedBytes) {
-    // The kernel is faster with one part than with two.
-    std::byte frame[FrameHeader::kLongSize + kCopiedBytes];
-    const size_t header_size = header.bytes().size();
-    std::memcpy(frame, header.bytes().data(), header_size);
-    if (!message.empty()) {
-      std::memcpy(frame + header_size, message.data(), message.size());
-    }
-    iovec part = PartOf({frame, header_size + message.size()});
-    return SendFrame(absl::MakeSpan(&part, 1), timeout);
+  if (message.size() > kCopiedBytes) {
+    std::array<iovec, 2> parts = {PartOf(header.bytes()), PartOf(message)};
+    return SendFrame(absl::MakeSpan(parts), timeout);
   }
-  std::array<iovec, 2> parts = {PartOf(header.bytes()), PartOf(message)};
-  return SendFrame(absl::MakeSpan(parts), timeout);
+  // The kernel is faster with one part than with two, and a call that does it
+  // all is faster than a loop.
+  std::byte bytes[FrameHeader::kLongSize + kCopiedBytes];
+  const size_t header_size = header.bytes().size();
+  std::memcpy(bytes, header.bytes().data(), header_size);
+  if (!message.empty()) {
+    std::memcpy(bytes + header_size, message.data(), message.size());
+  }
+  absl::Span<const std::byte> frame(bytes, header_size + message.size());
+  size_t written = 0;
+  if (timeout == absl::InfiniteDuration() && CanSend() &&
+      IsOnePiece(frame.size(), 1)) {
+    const ssize_t n = TryWrite(sending(), frame);
+    if (n == static_cast<ssize_t>(frame.size())) return absl::OkStatus();
+    if (n > 0) written = static_cast<size_t>(n);
+  }
+  iovec rest = PartOf(frame.subspan(written));
+  return SendFrame(absl::MakeSpan(&rest, 1), timeout, written);
 }
 
 absl::Status Connection::Send(const absl::Cord& message,
@@ -241,10 +250,14 @@ void Connection::Grow(size_t bytes) {
   buffer_bytes_ = bytes < largest ? bytes : SIZE_MAX;
 }
 
+bool Connection::IsOnePiece(size_t bytes, size_t parts) const {
+  return !watch_sender_ || kind_ != StreamKind::kPipe ||
+         (bytes <= PIPE_BUF && parts <= kPartsInOnePiece);
+}
+
 absl::Status Connection::WriteFrames(absl::Span<iovec> parts, size_t total,
                                      Deadline deadline, size_t* written) {
-  if (!watch_sender_ || kind_ != StreamKind::kPipe ||
-      (total <= PIPE_BUF && parts.size() <= kPartsInOnePiece)) {
+  if (IsOnePiece(total, parts.size())) {
     return WriteAll(sending(), parts, deadline, written);
   }
   *written = 0;
@@ -254,7 +267,7 @@ absl::Status Connection::WriteFrames(absl::Span<iovec> parts, size_t total,
 }
 
 absl::Status Connection::SendFrame(absl::Span<iovec> parts,
-                                   absl::Duration timeout) {
+                                   absl::Duration timeout, size_t before) {
   if (!CanSend()) return SendRefusal();
   size_t total = 0;
   for (const iovec& part : parts) total += part.iov_len;
@@ -262,7 +275,8 @@ absl::Status Connection::SendFrame(absl::Span<iovec> parts,
   size_t written = 0;
   const absl::Status status =
       WriteFrames(parts, total, Deadline::After(timeout), &written);
-  return status.ok() ? status : SendError(status, written, total);
+  return status.ok() ? status
+                     : SendError(status, before + written, before + total);
 }
 
 absl::Status Connection::SendError(const absl::Status& status, size_t written,

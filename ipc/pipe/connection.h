@@ -294,11 +294,15 @@ class Connection final : public Waitable {
   absl::Status TooLarge(size_t bytes) const;
   // Has the kernel hold a message of so many bytes, if it may.
   void Grow(size_t bytes);
+  // Whether nobody can see only some of what is written: nobody watches, or
+  // there are too few bytes in too few parts.
+  bool IsOnePiece(size_t bytes, size_t parts) const;
   // Writes the parts of frames, as WriteAll, so that a watcher sees us do it.
   absl::Status WriteFrames(absl::Span<iovec> parts, size_t total,
                            Deadline deadline, size_t* written);
-  // Writes the parts of one frame.
-  absl::Status SendFrame(absl::Span<iovec> parts, absl::Duration timeout);
+  // Writes the parts of one frame, `before` bytes of which are written.
+  absl::Status SendFrame(absl::Span<iovec> parts, absl::Duration timeout,
+                         size_t before = 0);
   // `status` has ended a frame after `written` of its `total` bytes.
   absl::Status SendError(const absl::Status& status, size_t written,
                          size_t total);
@@ -327,6 +331,8 @@ class Connection final : public Waitable {
   bool IsSenderGone() const;
   // Fills `ahead_`, which is empty; it stays so at the end of the stream.
   absl::Status ReadAhead(Deadline deadline);
+  // The same into `buffer` when one call has not done it.
+  absl::Status ReadAheadUntil(Deadline deadline, absl::Span<std::byte> buffer);
   // The same if it is to be done before a message.
   absl::Status Prefetch(Deadline deadline);
   // The next message, of at most `max_bytes`, if all of it was read ahead.

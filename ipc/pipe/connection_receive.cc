@@ -271,10 +271,22 @@ bool Connection::IsSenderGone() const {
 
 absl::Status Connection::ReadAhead(Deadline deadline) {
   if (buffer_ == nullptr) buffer_.reset(new std::byte[kBatchBytes]);
-  absl::StatusOr<size_t> n =
-      ReadFromKernel(absl::MakeSpan(buffer_.get(), kBatchBytes), deadline);
+  const absl::Span<std::byte> buffer(buffer_.get(), kBatchBytes);
+  if (deadline.is_infinite() && !watch_sender_ && decoder_.at_boundary()) {
+    const ssize_t n = TryRead(receiving(), buffer);
+    if (n > 0) {
+      ahead_ = buffer.first(static_cast<size_t>(n));
+      return absl::OkStatus();
+    }
+  }
+  return ReadAheadUntil(deadline, buffer);
+}
+
+absl::Status Connection::ReadAheadUntil(Deadline deadline,
+                                        absl::Span<std::byte> buffer) {
+  absl::StatusOr<size_t> n = ReadFromKernel(buffer, deadline);
   if (!n.ok()) return n.status();
-  ahead_ = absl::MakeConstSpan(buffer_.get(), *n);
+  ahead_ = buffer.first(*n);
   return absl::OkStatus();
 }
 

@@ -1,5 +1,7 @@
 #include "ipc/pipe/frame.h"
 
+#include <endian.h>
+
 #include <algorithm>
 #include <cstring>
 #include <new>
@@ -8,42 +10,6 @@
 #include "absl/strings/str_cat.h"
 
 namespace ipc::pipe {
-namespace {
-
-constexpr uint32_t kLongHeaderMark = 0xffffffff;  // -1
-
-template <typename Integer>
-void StoreBigEndian(Integer value, std::byte* out) {
-  for (size_t i = sizeof(value); i-- > 0; value >>= 8) {
-    out[i] = static_cast<std::byte>(value & 0xff);
-  }
-}
-
-template <typename Integer>
-Integer LoadBigEndian(const std::byte* in) {
-  Integer value = 0;
-  for (size_t i = 0; i < sizeof(value); ++i) {
-    value = (value << 8) | std::to_integer<Integer>(in[i]);
-  }
-  return value;
-}
-
-}  // namespace
-
-FrameHeader EncodeFrameHeader(uint64_t payload_bytes) {
-  FrameHeader header;
-  if (payload_bytes <= kMaxShortPayload) {
-    StoreBigEndian(static_cast<uint32_t>(payload_bytes), header.bytes_.data());
-    header.size_ = FrameHeader::kShortSize;
-  } else {
-    StoreBigEndian(kLongHeaderMark, header.bytes_.data());
-    StoreBigEndian(payload_bytes,
-                   header.bytes_.data() + FrameHeader::kShortSize);
-    header.size_ = FrameHeader::kLongSize;
-  }
-  return header;
-}
-
 void AppendFrame(absl::string_view payload, std::string& out) {
   const FrameHeader header = EncodeFrameHeader(payload.size());
   out.append(reinterpret_cast<const char*>(header.bytes().data()),
@@ -103,12 +69,15 @@ absl::Status FrameDecoder::Commit(size_t bytes) {
 }
 
 absl::Status FrameDecoder::ParseHeader() {
-  const auto first = LoadBigEndian<uint32_t>(header_.data());
+  uint32_t first;
+  std::memcpy(&first, header_.data(), sizeof(first));
+  first = be32toh(first);
   uint64_t size = first;
-  if (first == kLongHeaderMark) {
+  if (first == FrameHeader::kLongMark) {
     header_expected_ = FrameHeader::kLongSize;
     if (header_received_ < header_expected_) return absl::OkStatus();
-    size = LoadBigEndian<uint64_t>(header_.data() + FrameHeader::kShortSize);
+    std::memcpy(&size, header_.data() + sizeof(first), sizeof(size));
+    size = be64toh(size);
   } else if (first > kMaxShortPayload) {
     return GiveUp(absl::DataLossError(absl::StrCat(
         "corrupt frame header: length ", static_cast<int32_t>(first),

@@ -35,9 +35,12 @@
 #ifndef IPC_PIPE_FRAME_H_
 #define IPC_PIPE_FRAME_H_
 
+#include <endian.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <string>
 
@@ -56,6 +59,7 @@ class FrameHeader {
  public:
   static constexpr size_t kShortSize = 4;
   static constexpr size_t kLongSize = 12;
+  static constexpr uint32_t kLongMark = 0xffffffff;  // -1
 
   absl::Span<const std::byte> bytes() const { return {bytes_.data(), size_}; }
 
@@ -67,7 +71,21 @@ class FrameHeader {
   size_t size_ = 0;
 };
 
-FrameHeader EncodeFrameHeader(uint64_t payload_bytes);
+inline FrameHeader EncodeFrameHeader(uint64_t payload_bytes) {
+  FrameHeader header;
+  if (payload_bytes <= kMaxShortPayload) {
+    const uint32_t size = htobe32(static_cast<uint32_t>(payload_bytes));
+    std::memcpy(header.bytes_.data(), &size, sizeof(size));
+    header.size_ = FrameHeader::kShortSize;
+  } else {
+    const uint32_t mark = htobe32(FrameHeader::kLongMark);
+    const uint64_t size = htobe64(payload_bytes);
+    std::memcpy(header.bytes_.data(), &mark, sizeof(mark));
+    std::memcpy(header.bytes_.data() + sizeof(mark), &size, sizeof(size));
+    header.size_ = FrameHeader::kLongSize;
+  }
+  return header;
+}
 
 // Appends the whole frame of `payload` to `out`, for those who queue their
 // output.
@@ -80,9 +98,8 @@ inline std::optional<absl::Span<const std::byte>> TakeWholeFrame(
     absl::Span<const std::byte>& bytes, uint64_t max_message_bytes) {
   if (bytes.size() < FrameHeader::kShortSize) return std::nullopt;
   uint32_t size = 0;
-  for (size_t i = 0; i < sizeof(size); ++i) {
-    size = size << 8 | std::to_integer<uint32_t>(bytes[i]);
-  }
+  std::memcpy(&size, bytes.data(), sizeof(size));
+  size = be32toh(size);
   if (size > bytes.size() - FrameHeader::kShortSize ||
       size > max_message_bytes || size > kMaxShortPayload) {
     return std::nullopt;

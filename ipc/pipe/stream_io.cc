@@ -224,6 +224,12 @@ absl::StatusOr<size_t> ReadSome(const Stream& stream,
                 [&](bool wait) { return Read(stream, bytes, wait); });
 }
 
+ssize_t TryRead(const Stream& stream, absl::Span<std::byte> bytes) {
+  return stream.kind == StreamKind::kSocket
+             ? recv(stream.fd, bytes.data(), bytes.size(), 0)
+             : read(stream.fd, bytes.data(), bytes.size());
+}
+
 absl::StatusOr<size_t> ReadSomeFrom(const Stream& stream,
                                     absl::Span<std::byte> bytes,
                                     Deadline deadline, pid_t* sender) {
@@ -240,6 +246,15 @@ absl::StatusOr<size_t> WriteSome(const Stream& stream,
   return Repeat(stream, POLLOUT, deadline, "write", [&](bool wait) {
     return Write(stream, parts.data(), count, wait);
   });
+}
+
+ssize_t TryWrite(const Stream& stream, absl::Span<const std::byte> bytes) {
+  if (stream.kind == StreamKind::kSocket) {
+    return send(stream.fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  }
+  if (IsMissing(stream, RWF_NOSIGNAL)) return 0;
+  const iovec part = PartOf(bytes);
+  return pwritev2(stream.fd, &part, 1, -1, RWF_NOSIGNAL);
 }
 
 absl::Status WriteAll(const Stream& stream, absl::Span<iovec> parts,

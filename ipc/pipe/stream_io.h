@@ -58,6 +58,11 @@ absl::StatusOr<bool> WaitReady(const Stream& stream, short events,
 absl::StatusOr<size_t> ReadSome(const Stream& stream,
                                 absl::Span<std::byte> bytes, Deadline deadline);
 
+// One call that waits, which is mostly all it takes. Not more than 0 if
+// ReadSome has to find out what there is to say. Without what ReadSome has
+// around it: where two processes share a CPU, each begins with cold caches.
+ssize_t TryRead(const Stream& stream, absl::Span<std::byte> bytes);
+
 // The same of a unix socket that has SO_PASSCRED. `*sender` is the process that
 // sent these bytes, which are all of one, and 0 if that is not known.
 absl::StatusOr<size_t> ReadSomeFrom(const Stream& stream,
@@ -75,6 +80,10 @@ inline constexpr size_t kPartsInOnePiece = 16;
 absl::StatusOr<size_t> WriteSome(const Stream& stream,
                                  absl::Span<const iovec> parts,
                                  Deadline deadline);
+
+// As TryRead: how much of `bytes` it wrote. WriteSome has to find out why it is
+// not more than 0.
+ssize_t TryWrite(const Stream& stream, absl::Span<const std::byte> bytes);
 
 // Writes all of `parts`, which it uses up. `*written` is how many bytes of them
 // it wrote, with an error as well.

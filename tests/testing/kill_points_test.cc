@@ -353,7 +353,7 @@ TEST(KillPointsTest, ALoopMayBeCoarse) {
   EXPECT_EQ(seen, (std::set<std::pair<int, int>>{{0, 0}, {1, 0}, {1, 1}}));
   EXPECT_EQ(report.completed, 1);
   EXPECT_GT(report.points, 10);
-  EXPECT_LT(report.points, 200);
+  EXPECT_LT(report.points, 1000) << "one for each time round, or more";
 }
 
 class ThreadCase : public SharedCase {

@@ -801,6 +801,29 @@ TEST_P(ConnectionTest, MessagesSurviveAStormOfSignals) {
   EXPECT_EQ(child.Wait(), 0);
 }
 
+// What is written by one call, unless a signal comes when half of it has found
+// room: a pipe takes more than PIPE_BUF bytes page by page.
+TEST_P(ConnectionTest, MessagesOfAPageSurviveAStormOfSignals) {
+  constexpr int kMessages = 3000;
+  constexpr int kBytes = 4096;
+  Child child = Child::Fork([&] {
+    SignalStorm storm;
+    receiver().Close();
+    for (int i = 0; i < kMessages; ++i) {
+      if (!sender().Send(Pattern(kBytes - i % 4, i)).ok()) return 1;
+    }
+    return 0;
+  });
+  sender().Close();
+  for (int i = 0; i < kMessages; ++i) {
+    // Else there is always room; only at the end it does not sleep any more.
+    if (i % 50 == 0 && i < kMessages - 500) child.AwaitSleep();
+    EXPECT_RECEIVES(receiver(), Pattern(kBytes - i % 4, i));
+  }
+  EXPECT_CODE(receiver().Receive().status(), StatusCode::kOutOfRange);
+  EXPECT_EQ(child.Wait(), 0);
+}
+
 TEST_P(ConnectionTest, TimeoutsSurviveAStormOfSignals) {
   SignalStorm storm;
   absl::Time start = absl::Now();

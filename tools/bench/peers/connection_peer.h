@@ -2,9 +2,6 @@
 #ifndef TOOLS_BENCH_PEERS_CONNECTION_PEER_H_
 #define TOOLS_BENCH_PEERS_CONNECTION_PEER_H_
 
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <cstddef>
 #include <string>
 #include <thread>
@@ -16,6 +13,7 @@
 #include "absl/types/span.h"
 #include "ipc/pipe/connection.h"
 #include "tools/bench/die.h"
+#include "tools/bench/peers/kernel_peers.h"
 #include "tools/bench/peers/peer.h"
 
 namespace bench {
@@ -127,44 +125,6 @@ class BatchPeer : public ConnectionPeer<kDuplex> {
   };
 };
 
-// write, of messages of one size.
-class FdSender {
- public:
-  FdSender(int fd, size_t bytes) : fd_(fd), buffer_(bytes) {}
-  template <typename Fill>
-  void Send(size_t bytes, Fill fill) {
-    fill(buffer_.data());
-    for (size_t sent = 0; sent < bytes;) {
-      const ssize_t n = write(fd_, buffer_.data() + sent, bytes - sent);
-      CheckCall(n > 0, "write");
-      sent += static_cast<size_t>(n);
-    }
-  }
-
- private:
-  const int fd_;
-  Buffer buffer_;
-};
-
-// And read.
-class FdReceiver {
- public:
-  FdReceiver(int fd, size_t bytes) : fd_(fd), buffer_(bytes) {}
-  template <typename Use>
-  void Receive(Use use) {
-    for (size_t got = 0; got < buffer_.size();) {
-      const ssize_t n = read(fd_, buffer_.data() + got, buffer_.size() - got);
-      CheckCall(n > 0, "read");
-      got += static_cast<size_t>(n);
-    }
-    use(static_cast<const std::byte*>(buffer_.data()), buffer_.size());
-  }
-
- private:
-  const int fd_;
-  Buffer buffer_;
-};
-
 // read and write on the descriptors of two Connections, which have sent a
 // message, so that the kernel's buffer is as large as they would have it.
 template <bool kDuplex>
@@ -190,34 +150,6 @@ class SameFdsPeer : public ConnectionPeer<kDuplex> {
     Receiver(SameFdsPeer& peer, int)
         : FdReceiver(peer.ends_.first.poll_fd(), peer.bytes_) {}
   };
-};
-
-// read and write on a pair of sockets as the kernel makes it.
-class SocketPeer {
- public:
-  static constexpr char kName[] = "bare sockets";
-
-  explicit SocketPeer(const Load& load) : bytes_(load.bytes) {
-    CheckCall(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds_) == 0,
-              "socketpair");
-  }
-  SocketPeer(const SocketPeer&) = delete;
-  SocketPeer& operator=(const SocketPeer&) = delete;
-  ~SocketPeer() {
-    close(fds_[0]);
-    close(fds_[1]);
-  }
-
-  struct Sender : FdSender {
-    Sender(SocketPeer& peer, int) : FdSender(peer.fds_[1], peer.bytes_) {}
-  };
-  struct Receiver : FdReceiver {
-    Receiver(SocketPeer& peer, int) : FdReceiver(peer.fds_[0], peer.bytes_) {}
-  };
-
- private:
-  const size_t bytes_;
-  int fds_[2];
 };
 
 }  // namespace bench

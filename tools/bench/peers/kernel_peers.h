@@ -1,11 +1,12 @@
-// What the kernel has: POSIX message queues (mq_overview(7)) and pipes
-// (pipe(7), whose writes of up to PIPE_BUF bytes are atomic).
+// What the kernel has: POSIX message queues (mq_overview(7)), pipes (pipe(7),
+// whose writes of up to PIPE_BUF bytes are atomic) and unix sockets (unix(7)).
 #ifndef TOOLS_BENCH_PEERS_KERNEL_PEERS_H_
 #define TOOLS_BENCH_PEERS_KERNEL_PEERS_H_
 
 #include <errno.h>
 #include <fcntl.h>
 #include <mqueue.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -82,7 +83,44 @@ class PosixMqPeer {
   mqd_t queue_;
 };
 
-// Messages of one size, so they need no frames.
+// write, of messages of one size, so they need no frames.
+class FdSender {
+ public:
+  FdSender(int fd, size_t bytes) : fd_(fd), buffer_(bytes) {}
+  template <typename Fill>
+  void Send(size_t bytes, Fill fill) {
+    fill(buffer_.data());
+    for (size_t sent = 0; sent < bytes;) {
+      const ssize_t n = write(fd_, buffer_.data() + sent, bytes - sent);
+      CheckCall(n > 0, "write");
+      sent += static_cast<size_t>(n);
+    }
+  }
+
+ private:
+  const int fd_;
+  Buffer buffer_;
+};
+
+// And read.
+class FdReceiver {
+ public:
+  FdReceiver(int fd, size_t bytes) : fd_(fd), buffer_(bytes) {}
+  template <typename Use>
+  void Receive(Use use) {
+    for (size_t got = 0; got < buffer_.size();) {
+      const ssize_t n = read(fd_, buffer_.data() + got, buffer_.size() - got);
+      CheckCall(n > 0, "read");
+      got += static_cast<size_t>(n);
+    }
+    use(static_cast<const std::byte*>(buffer_.data()), buffer_.size());
+  }
+
+ private:
+  const int fd_;
+  Buffer buffer_;
+};
+
 class PipePeer {
  public:
   static constexpr char kName[] = "pipe";
@@ -97,40 +135,39 @@ class PipePeer {
     close(fds_[1]);
   }
 
-  class Sender {
-   public:
-    Sender(PipePeer& peer, int) : fd_(peer.fds_[1]), buffer_(peer.bytes_) {}
-    template <typename Fill>
-    void Send(size_t bytes, Fill fill) {
-      fill(buffer_.data());
-      for (size_t sent = 0; sent < bytes;) {
-        const ssize_t n = write(fd_, buffer_.data() + sent, bytes - sent);
-        CheckCall(n > 0, "write");
-        sent += static_cast<size_t>(n);
-      }
-    }
-
-   private:
-    const int fd_;
-    Buffer buffer_;
+  struct Sender : FdSender {
+    Sender(PipePeer& peer, int) : FdSender(peer.fds_[1], peer.bytes_) {}
+  };
+  struct Receiver : FdReceiver {
+    Receiver(PipePeer& peer, int) : FdReceiver(peer.fds_[0], peer.bytes_) {}
   };
 
-  class Receiver {
-   public:
-    Receiver(PipePeer& peer, int) : fd_(peer.fds_[0]), buffer_(peer.bytes_) {}
-    template <typename Use>
-    void Receive(Use use) {
-      for (size_t got = 0; got < buffer_.size();) {
-        const ssize_t n = read(fd_, buffer_.data() + got, buffer_.size() - got);
-        CheckCall(n > 0, "read");
-        got += static_cast<size_t>(n);
-      }
-      use(static_cast<const std::byte*>(buffer_.data()), buffer_.size());
-    }
+ private:
+  const size_t bytes_;
+  int fds_[2];
+};
 
-   private:
-    const int fd_;
-    Buffer buffer_;
+// read and write on a pair of sockets as the kernel makes it.
+class SocketPeer {
+ public:
+  static constexpr char kName[] = "bare sockets";
+
+  explicit SocketPeer(const Load& load) : bytes_(load.bytes) {
+    CheckCall(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds_) == 0,
+              "socketpair");
+  }
+  SocketPeer(const SocketPeer&) = delete;
+  SocketPeer& operator=(const SocketPeer&) = delete;
+  ~SocketPeer() {
+    close(fds_[0]);
+    close(fds_[1]);
+  }
+
+  struct Sender : FdSender {
+    Sender(SocketPeer& peer, int) : FdSender(peer.fds_[1], peer.bytes_) {}
+  };
+  struct Receiver : FdReceiver {
+    Receiver(SocketPeer& peer, int) : FdReceiver(peer.fds_[0], peer.bytes_) {}
   };
 
  private:
