@@ -18,11 +18,13 @@
 #include <algorithm>
 #include <climits>
 #include <cstdlib>
+#include <filesystem>
 #include <optional>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "tests/testing/process_state.h"
@@ -122,14 +124,16 @@ class Victim {
       Continue(PTRACE_CONT, WSTOPSIG(status));
       status = Await();
     }
-    if (ptrace(PTRACE_SETOPTIONS, pid_, nullptr, PTRACE_O_TRACECLONE) != 0) {
+    if (ptrace(PTRACE_SETOPTIONS, pid_, nullptr,
+               PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL) != 0) {
       Die("SETOPTIONS");
     }
   }
   ~Victim() {
     kill(pid_, SIGKILL);
-    // The process is not reaped before its threads.
-    if (thread_ != 0) Reap(thread_);
+    // The process is not reaped before its threads, which may be more than one
+    // if it has woken by itself.
+    for (const pid_t thread : OtherThreads()) Reap(thread);
     Reap(pid_);
   }
 
@@ -162,16 +166,22 @@ class Victim {
   }
   // To the breakpoint or the end.
   State Go() { return Resume(PTRACE_CONT, true); }
-  // After Wake: until it has done what it had been told to.
-  State AwaitWaking() {
-    const std::optional<State> state = AfterStep();
-    return state.has_value() ? *state : Resume(last_request_, true);
+  // How often the one that is asleep has fallen asleep.
+  int64_t Sleeps() const { return VoluntarySwitches(current_); }
+  // After Wake: until it has done what it had been told to, or sleeps again,
+  // for which it has to have slept more often than `sleeps_before`.
+  State AwaitWaking(int64_t sleeps_before) {
+    // A step ends with the system call that has slept.
+    const bool may_sleep = last_request_ != PTRACE_SINGLESTEP;
+    return AwaitStop(last_request_, may_sleep, sleeps_before);
   }
 
   // At the instruction at `address`, which is not yet executed then; 0: none.
   void SetBreakpoint(uint64_t address) {
     breakpoint_ = address;
     SetBreakpointOf(current_);
+    // If it was started and has not begun.
+    if (thread_ != 0 && current_ == pid_) SetBreakpointOf(thread_);
   }
 
  private:
@@ -206,18 +216,28 @@ class Victim {
   }
 
   State Resume(int request, bool may_sleep) {
+    Continue(request, 0);
+    return AwaitStop(request, may_sleep, -1);
+  }
+
+  // What came of `request`, which may be a thread's turn.
+  State AwaitStop(int request, bool may_sleep, int64_t sleeps_before) {
     while (true) {
-      Continue(request, 0);
-      if (may_sleep && !StopsSoon()) {
+      if (may_sleep && !StopsSoon(sleeps_before)) {
         if (!SwitchToThread()) return State::kAsleep;
         if (request == PTRACE_SINGLESTEP) return State::kStopped;
-        continue;
+      } else {
+        const pid_t before = current_;
+        const std::optional<State> state = AfterStep();
+        // At the end of a thread its starter has made a step.
+        if (state.has_value() &&
+            (request == PTRACE_SINGLESTEP || current_ == before ||
+             *state == State::kAsleep)) {
+          return *state;
+        }
       }
-      const pid_t before = current_;
-      const std::optional<State> state = AfterStep();
-      if (!state.has_value()) continue;
-      // At the end of a thread its starter has made a step.
-      if (request == PTRACE_SINGLESTEP || current_ == before) return *state;
+      sleeps_before = -1;
+      Continue(request, 0);
     }
   }
 
@@ -232,14 +252,17 @@ class Victim {
     return status;
   }
 
-  // What became of it; nothing yet if it has started a thread.
+  // What became of it, which has stopped or ended; nothing yet if it has
+  // started a thread.
   std::optional<State> AfterStep() {
     while (true) {
       int status = Await();
       if (!WIFSTOPPED(status)) {
-        // What the other one has slept for. It stops after its system call.
+        // What the other one has slept for, mostly; it stops after its system
+        // call then.
         thread_ = 0;
         current_ = pid_;
+        if (!StopsSoon()) return State::kAsleep;
         status = Await();
         SetBreakpointOf(pid_);  // maybe another one than when it fell asleep
       }
@@ -262,14 +285,19 @@ class Victim {
   // The one that the victim has just started, and which has not yet run.
   void AdoptThread() {
     unsigned long id = 0;
-    if (thread_ != 0) {
-      fprintf(stderr, "kill_points: the victim has two threads\n");
-      abort();
-    }
     if (ptrace(PTRACE_GETEVENTMSG, current_, nullptr, &id) != 0) {
       Die("GETEVENTMSG");
     }
+    const bool is_only_one = thread_ == 0;
     thread_ = static_cast<pid_t>(id);
+    const std::vector<pid_t> threads = OtherThreads();
+    if (!is_only_one ||
+        std::find(threads.begin(), threads.end(), thread_) == threads.end()) {
+      fprintf(stderr,
+              "kill_points: the victim has started a second thread while it "
+              "had one, or a process that is none\n");
+      abort();
+    }
     int status = 0;
     if (waitpid(thread_, &status, __WALL) != thread_ || !WIFSTOPPED(status)) {
       Die("waiting for the victim's thread");
@@ -282,9 +310,10 @@ class Victim {
     if (thread_ == 0 || current_ == thread_) return false;
     if (last_request_ != PTRACE_SINGLESTEP) {
       // It is to stop after its system call, so this is interrupted and begins
-      // again in a step.
+      // again in a step, which must not be taken for the breakpoint.
       syscall(SYS_tgkill, pid_, pid_, SIGSTOP);
       if (WSTOPSIG(Await()) != SIGSTOP) Die("stopping the victim");
+      SetDebugRegister(pid_, 7, 0);
       Continue(PTRACE_SINGLESTEP, 0);
       if (StopsSoon()) Die("the victim is to fall asleep again");
     }
@@ -292,8 +321,22 @@ class Victim {
     return true;
   }
 
-  // False if it sleeps: the kernel says so, again and again.
-  bool StopsSoon() const {
+  std::vector<pid_t> OtherThreads() const {
+    std::vector<pid_t> threads;
+    for (const auto& entry : std::filesystem::directory_iterator(
+             absl::StrCat("/proc/", pid_, "/task"))) {
+      pid_t id = 0;
+      if (absl::SimpleAtoi(entry.path().filename().string(), &id) &&
+          id != pid_) {
+        threads.push_back(id);
+      }
+    }
+    return threads;
+  }
+
+  // False if it sleeps: the kernel says so, again and again, and that it has
+  // fallen asleep more often than `sleeps_before`.
+  bool StopsSoon(int64_t sleeps_before = -1) const {
     // On the same CPU it runs while we yield, if it can.
     for (int i = 0; i < 100; ++i) {
       if (HasStopped()) return true;
@@ -304,7 +347,10 @@ class Victim {
       if (HasStopped()) return true;
       const timespec pause = {0, 20'000};
       nanosleep(&pause, nullptr);
-      asleep = ProcessState(current_) == 'S' ? asleep + 1 : 0;
+      const bool is_asleep =
+          ProcessState(current_) == 'S' &&
+          (sleeps_before < 0 || VoluntarySwitches(current_) > sleeps_before);
+      asleep = is_asleep ? asleep + 1 : 0;
     }
     return false;
   }
@@ -331,6 +377,9 @@ class Victim {
 class Trace {
  public:
   int size() const { return static_cast<int>(addresses_.size()); }
+  bool IsSameWay(const Trace& other) const {
+    return addresses_ == other.addresses_;
+  }
   uint64_t operator[](int i) const {
     return addresses_[static_cast<size_t>(i)];
   }
@@ -389,7 +438,7 @@ class Run {
     for (int i = 0; i <= k; ++i) {
       if (trace[i] != trace[k] || !trace.MeetsBreakpoint(i)) continue;
       Victim::State state = victim_.Go();
-      if (state == Victim::State::kAsleep) {
+      while (state == Victim::State::kAsleep) {
         if (trace.sleep_at >= k || !WakeUp(&state)) {
           stopped_ = false;
           return false;
@@ -411,7 +460,7 @@ class Run {
     if (state == Victim::State::kStopped && clock.Contains(victim_.address())) {
       state = victim_.StepOut();
     }
-    if (state == Victim::State::kAsleep) {
+    while (state == Victim::State::kAsleep) {
       trace->sleep_at = std::min(trace->sleep_at, point_.instructions);
       if (!WakeUp(&state)) return false;
     }
@@ -433,13 +482,14 @@ class Run {
  private:
   // False if it sleeps on.
   bool WakeUp(Victim::State* state) {
+    const int64_t sleeps = victim_.Sleeps();
     if (die_asleep_ || !case_.Wake()) {
       point_.asleep = true;
       stopped_ = false;
       return false;
     }
     point_.woken = true;
-    *state = victim_.AwaitWaking();
+    *state = victim_.AwaitWaking(sleeps);
     return true;
   }
 
@@ -530,7 +580,6 @@ KillPointReport KillAtEveryInstruction(
     } while (the_case->IsInDoubt());
     return true;
   };
-  // Known from the first run on: later ones differ in what matters little here.
   std::vector<bool> is_coarse;
   const auto next_after = [&](int k) {
     int next = k + stride;
@@ -541,13 +590,26 @@ KillPointReport KillAtEveryInstruction(
     }
     return next;
   };
-  if (coarse.stride > 1) {
+  // Goes all the way, as the next ones will. False if the check failed.
+  const auto find_way = [&] {
+    trace = Trace();
+    if (coarse.stride == 1) return true;  // the next one learns it as it goes
     KillPoint end;
-    if (!kill_at(INT_MAX, false, &end)) return report;
+    if (!kill_at(INT_MAX, false, &end)) return false;
     is_coarse = FindCoarse(trace, coarse);
+    return true;
+  };
+  // The first victim may take another way than all others, since the checks of
+  // those before may have left something in this process, such as the stack of
+  // a thread that has ended.
+  Trace last;
+  for (int i = 0; i < 3 && (i == 0 || !trace.IsSameWay(last)); ++i) {
+    last = std::move(trace);
+    if (!find_way()) return report;
   }
   bool slept = false;
-  for (int k = 0;; k = next_after(k)) {
+  int k = 0;
+  while (true) {
     KillPoint point;
     if (!kill_at(k, false, &point)) return report;
     if (point.woken && !slept) {
@@ -560,13 +622,12 @@ KillPointReport KillAtEveryInstruction(
     }
     if (point.astray) {
       // Somewhere it took another way than the runs that the trace is from, for
-      // instance in reading the clock. The next one steps all the way.
-      trace = Trace();
-      if (++report.astray > 3 + report.points / 10) {
+      // instance in reading the clock. The same point is tried again.
+      if (++report.astray > 10 + report.points / 10) {
         ADD_FAILURE() << "the operation takes another way each time";
         return report;
       }
-      k -= stride;
+      if (!find_way()) return report;
       continue;
     }
     if (point.completed) {
@@ -578,6 +639,7 @@ KillPointReport KillAtEveryInstruction(
       ++report.asleep;
       return report;
     }
+    k = next_after(k);
   }
 }
 

@@ -30,8 +30,9 @@
 // repeatable_heap.h.
 //
 // A thread that the operation starts is stepped through as well: it begins when
-// its starter falls asleep, such as to join it, and ends before that goes on.
-// One at a time.
+// its starter falls asleep, which is to be in a call that begins again after a
+// signal, such as pthread_join's, and ends before that goes on. One at a time.
+// Those that Prepare starts run as they like.
 //
 // x86-64 only. Not under sanitizers or valgrind, whose own instructions would
 // be most of it. Not thread-safe.
@@ -82,7 +83,7 @@ struct KillPointReport {
 };
 
 // Instructions that are of less interest than their number would have it. The
-// first case then runs to the end, to find out what is where.
+// first two or three cases then run to the end, to find out what is where.
 struct Coarse {
   // Those of a library, and of what it calls: one that computes and does
   // nothing that others see. A part of its file's name; none if empty.

@@ -394,6 +394,67 @@ TEST(KillPointsTest, StepsThroughAThread) {
                                            std::array<uint32_t, 3>{1, 2, 1}));
 }
 
+class TwoThreadsCase : public SharedCase {
+ public:
+  void Operate() override {
+    for (uint32_t i = 1; i <= 2; ++i) {
+      std::thread([this] { shared_->a.fetch_add(1); }).join();
+      shared_->b.store(i);
+    }
+  }
+  void Check(const KillPoint&) override {
+    EXPECT_GE(shared_->a.load(), shared_->b.load());
+  }
+};
+
+// Each has its turn; the call that the first one's starter sleeps in is passed
+// again for the second one.
+TEST(KillPointsTest, StepsThroughOneThreadAfterTheOther) {
+  const KillPointReport report =
+      KillAtEveryInstruction([] { return std::make_unique<TwoThreadsCase>(); });
+  EXPECT_EQ(report.astray, 0);
+  EXPECT_EQ(report.completed, 1);
+  EXPECT_GT(report.points, 1000);
+}
+
+// Its thread sleeps until somebody wakes it, twice.
+class SleepingThreadCase : public SharedCase {
+ public:
+  void Operate() override {
+    std::thread thread([this] {
+      for (std::atomic<uint32_t>* const word : {&shared_->a, &shared_->b}) {
+        while (word->load() == 0) {
+          (void)FutexWait(*word, 0, Deadline::Infinite());
+        }
+      }
+    });
+    thread.join();
+    shared_->c.store(1);
+  }
+  bool Wake() override {
+    std::atomic<uint32_t>& next =
+        shared_->a.load() == 0 ? shared_->a : shared_->b;
+    next.store(1);
+    FutexWake(next, 1);
+    return true;
+  }
+  void Check(const KillPoint& point) override {
+    if (point.completed) {
+      EXPECT_EQ(shared_->c.load(), 1u);
+    }
+    EXPECT_LE(shared_->c.load(), shared_->b.load());
+    EXPECT_LE(shared_->b.load(), shared_->a.load());
+  }
+};
+
+TEST(KillPointsTest, AThreadMaySleepMoreThanOnce) {
+  const KillPointReport report = KillAtEveryInstruction(
+      [] { return std::make_unique<SleepingThreadCase>(); });
+  EXPECT_EQ(report.astray, 0);
+  EXPECT_EQ(report.asleep, 1);
+  EXPECT_EQ(report.completed, 1);
+}
+
 // A victim that is killed in its thread leaves nothing.
 TEST(KillPointsTest, AThreadOfAVictimIsReaped) {
   std::vector<std::array<uint32_t, 3>> seen;

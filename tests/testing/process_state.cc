@@ -19,4 +19,16 @@ char ProcessState(pid_t pid) {
   return end != nullptr && end[1] == ' ' ? end[2] : '?';
 }
 
+int64_t VoluntarySwitches(pid_t id) {
+  FILE* const file = fopen(absl::StrCat("/proc/", id, "/status").c_str(), "re");
+  if (file == nullptr) return -1;
+  long long switches = -1;
+  char line[256];
+  while (switches < 0 && fgets(line, sizeof(line), file) != nullptr) {
+    sscanf(line, "voluntary_ctxt_switches: %lld", &switches);
+  }
+  fclose(file);
+  return switches;
+}
+
 }  // namespace ipc::testing

@@ -1,5 +1,6 @@
 #include "tests/testing/repeatable_heap.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
 #include <stddef.h>
@@ -9,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstdlib>
 
 // The C library's own.
@@ -24,6 +26,7 @@ namespace {
 
 constexpr size_t kRoom = size_t{64} << 20;
 constexpr size_t kAlignment = alignof(max_align_t);
+constexpr size_t kPage = 4096;
 
 // Before each block. As large as the alignment, so that the block is aligned.
 struct alignas(kAlignment) Header {
@@ -31,7 +34,7 @@ struct alignas(kAlignment) Header {
 };
 
 // Zero pages until they are used, and where they are in each child of a fork.
-alignas(4096) char room[kRoom];
+alignas(kPage) char room[kRoom];
 std::atomic<bool> is_repeatable{false};
 // Of the room, in bytes. Relaxed: a thread only has to have its bytes for
 // itself.
@@ -42,6 +45,10 @@ bool IsInRoom(const void* block) {
 }
 
 void* Take(size_t alignment, size_t size) {
+  // No block is where the next one is.
+  size = std::max<size_t>(size, 1);
+  // As the C library.
+  alignment = std::bit_ceil(alignment);
   // An alignment above the usual one is room that is wasted before the block.
   const size_t waste = alignment > kAlignment ? alignment : 0;
   size_t whole = sizeof(Header) + waste + size;
@@ -64,16 +71,14 @@ void* Take(size_t alignment, size_t size) {
   return block;
 }
 
-size_t SizeOf(void* block) {
-  return IsInRoom(block) ? static_cast<Header*>(block)[-1].size
-                         : malloc_usable_size(block);
+// Of one that the C library gave.
+size_t SizeOfBefore(void* block) {
+  static const auto size_of = reinterpret_cast<size_t (*)(void*)>(
+      dlsym(RTLD_NEXT, "malloc_usable_size"));
+  return size_of(block);
 }
 
 bool IsRepeatable() { return is_repeatable.load(std::memory_order_relaxed); }
-
-bool IsPowerOfTwo(size_t number) {
-  return number != 0 && (number & (number - 1)) == 0;
-}
 
 }  // namespace
 
@@ -105,11 +110,18 @@ void* calloc(size_t count, size_t size) {
   return Take(kAlignment, whole);  // of which nothing was ever used
 }
 
+size_t malloc_usable_size(void* block) {
+  if (block == nullptr) return 0;
+  return IsInRoom(block) ? static_cast<Header*>(block)[-1].size
+                         : SizeOfBefore(block);
+}
+
 void* realloc(void* block, size_t size) {
   if (!IsRepeatable()) return __libc_realloc(block, size);
+  if (block != nullptr && size == 0) return nullptr;  // it is freed
   void* const larger = Take(kAlignment, size);
   if (block != nullptr && larger != nullptr) {
-    memcpy(larger, block, std::min(size, SizeOf(block)));
+    memcpy(larger, block, std::min(size, malloc_usable_size(block)));
   }
   return larger;
 }
@@ -123,8 +135,16 @@ void* aligned_alloc(size_t alignment, size_t size) {
   return memalign(alignment, size);
 }
 
+void* valloc(size_t size) { return memalign(kPage, size); }
+
+void* pvalloc(size_t size) {
+  return memalign(kPage, (size + kPage - 1) / kPage * kPage);
+}
+
 int posix_memalign(void** block, size_t alignment, size_t size) {
-  if (!IsPowerOfTwo(alignment) || alignment % sizeof(void*) != 0) return EINVAL;
+  if (!std::has_single_bit(alignment) || alignment % sizeof(void*) != 0) {
+    return EINVAL;
+  }
   const int error = errno;
   void* const taken = memalign(alignment, size);
   errno = error;

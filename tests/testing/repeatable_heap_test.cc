@@ -1,6 +1,7 @@
 #include "tests/testing/repeatable_heap.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -121,6 +122,29 @@ TEST(RepeatableHeapTest, ReallocKeepsWhatFits) {
     bytes = static_cast<char*>(realloc(bytes, 4));
     bytes = static_cast<char*>(realloc(bytes, 100'000));
     return std::string(bytes, 4) == "from";
+  }));
+  free(old);
+}
+
+TEST(RepeatableHeapTest, AllFunctionsTakeFromIt) {
+  EXPECT_IN_CHILD(([] {
+    const auto here = reinterpret_cast<uintptr_t>(malloc(1));
+    for (void* const block :
+         {valloc(1), pvalloc(1), memalign(24, 1), reallocarray(nullptr, 2, 3),
+          static_cast<void*>(strdup("text")), malloc(0)}) {
+      const auto distance = reinterpret_cast<uintptr_t>(block) - here;
+      if (distance > 100'000 || malloc_usable_size(block) == 0) return false;
+    }
+    return malloc_usable_size(nullptr) == 0 && realloc(malloc(1), 0) == nullptr;
+  }));
+}
+
+TEST(RepeatableHeapTest, SizeOfABlockFromBefore) {
+  void* const old = malloc(100);
+  EXPECT_GE(malloc_usable_size(old), 100u);
+  EXPECT_IN_CHILD(([old] {
+    const size_t size = malloc_usable_size(old);
+    return size >= 100 && size < 200;
   }));
   free(old);
 }
