@@ -224,6 +224,9 @@ absl::Status Connection::Send(absl::Span<const std::byte> message,
     const ssize_t n = TryWrite(sending(), frame);
     if (n == static_cast<ssize_t>(frame.size())) return absl::OkStatus();
     if (n > 0) written = static_cast<size_t>(n);
+    if (n < 0 && !MayGetFurther(errno)) {
+      return SendError(PosixError(errno, "write"), 0, frame.size());
+    }
   }
   iovec rest = PartOf(frame.subspan(written));
   return SendFrame(absl::MakeSpan(&rest, 1), timeout, written);
@@ -232,6 +235,7 @@ absl::Status Connection::Send(absl::Span<const std::byte> message,
 absl::Status Connection::Send(const absl::Cord& message,
                               absl::Duration timeout) {
   if (message.size() > max_message_bytes_) return TooLarge(message.size());
+  if (const auto flat = message.TryFlat()) return Send(*flat, timeout);
   if (message.size() <= kCopiedBytes) {
     return Send(absl::string_view(std::string(message)), timeout);
   }

@@ -294,8 +294,8 @@ class Connection final : public Waitable {
   absl::Status TooLarge(size_t bytes) const;
   // Has the kernel hold a message of so many bytes, if it may.
   void Grow(size_t bytes);
-  // Whether nobody can see only some of what is written: nobody watches, or
-  // there are too few bytes in too few parts.
+  // Whether no watcher can see only some of what is written: there is none, or
+  // a socket tells whose it is, or a pipe takes so much in one piece.
   bool IsOnePiece(size_t bytes, size_t parts) const;
   // Writes the parts of frames, as WriteAll, so that a watcher sees us do it.
   absl::Status WriteFrames(absl::Span<iovec> parts, size_t total,
@@ -333,7 +333,8 @@ class Connection final : public Waitable {
   absl::Status ReadAhead(Deadline deadline);
   // The same into `buffer` when one call has not done it.
   absl::Status ReadAheadUntil(Deadline deadline, absl::Span<std::byte> buffer);
-  // The same if it is to be done before a message.
+  // ReadAhead if it is to be done before a message. The error of the end of the
+  // stream at that.
   absl::Status Prefetch(Deadline deadline);
   // The next message, of at most `max_bytes`, if all of it was read ahead.
   std::optional<absl::Span<const std::byte>> TakeAhead(size_t max_bytes);

@@ -1,4 +1,5 @@
 // How a Connection receives.
+#include <errno.h>
 #include <poll.h>
 
 #include <algorithm>
@@ -176,7 +177,10 @@ absl::Status Connection::Prefetch(Deadline deadline) {
       !decoder_.at_boundary()) {
     return absl::OkStatus();
   }
-  return ReadAhead(deadline);
+  absl::Status status = ReadAhead(deadline);
+  // Not to be read again, or the next writer of a FIFO would be waited for.
+  if (status.ok() && ahead_.empty()) status = decoder_.EndOfStream();
+  return status;
 }
 
 absl::Status Connection::ReadOnce(Deadline deadline) {
@@ -274,10 +278,11 @@ absl::Status Connection::ReadAhead(Deadline deadline) {
   const absl::Span<std::byte> buffer(buffer_.get(), kBatchBytes);
   if (deadline.is_infinite() && !watch_sender_ && decoder_.at_boundary()) {
     const ssize_t n = TryRead(receiving(), buffer);
-    if (n > 0) {
+    if (n >= 0) {
       ahead_ = buffer.first(static_cast<size_t>(n));
       return absl::OkStatus();
     }
+    if (!MayGetFurther(errno)) return ReceiveError(PosixError(errno, "read"));
   }
   return ReadAheadUntil(deadline, buffer);
 }

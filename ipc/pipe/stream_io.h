@@ -6,9 +6,9 @@
 // other descriptor of the same end would suddenly get EAGAIN. So each call asks
 // for what it needs:
 //
-//   sockets  recv and sendmsg with MSG_DONTWAIT and MSG_NOSIGNAL;
+//   sockets  recv, send and sendmsg with MSG_DONTWAIT and MSG_NOSIGNAL;
 //   pipes    preadv2 and pwritev2 with RWF_NOWAIT (Linux 6.5) and RWF_NOSIGNAL
-//            (Linux 6.18).
+//            (Linux 6.18); read where it may wait.
 //
 // Where a flag is missing, the first EOPNOTSUPP tells: on an older kernel, and
 // for RWF_NOWAIT also on a FIFO, which is any pipe that was opened by a name,
@@ -24,6 +24,7 @@
 #ifndef IPC_PIPE_STREAM_IO_H_
 #define IPC_PIPE_STREAM_IO_H_
 
+#include <errno.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -58,16 +59,23 @@ absl::StatusOr<bool> WaitReady(const Stream& stream, short events,
 absl::StatusOr<size_t> ReadSome(const Stream& stream,
                                 absl::Span<std::byte> bytes, Deadline deadline);
 
-// One call that waits, which is mostly all it takes. Not more than 0 if
-// ReadSome has to find out what there is to say. Without what ReadSome has
-// around it: where two processes share a CPU, each begins with cold caches.
-ssize_t TryRead(const Stream& stream, absl::Span<std::byte> bytes);
-
 // The same of a unix socket that has SO_PASSCRED. `*sender` is the process that
 // sent these bytes, which are all of one, and 0 if that is not known.
 absl::StatusOr<size_t> ReadSomeFrom(const Stream& stream,
                                     absl::Span<std::byte> bytes,
                                     Deadline deadline, pid_t* sender);
+
+// One call of ReadSome without a deadline, which is mostly all it takes, and
+// without what is around it: where two processes share a CPU, each begins with
+// cold caches. As read(2): 0 at the end of the stream, -1 and errno.
+ssize_t TryRead(const Stream& stream, absl::Span<std::byte> bytes);
+
+// Whether ReadSome or WriteSome may get further after that errno of TryRead or
+// TryWrite. All others are to be told: a socket tells an error once.
+inline bool MayGetFurther(int error) {
+  return error == EINTR || error == EAGAIN || error == EWOULDBLOCK ||
+         error == EOPNOTSUPP || error == ENOSYS;
+}
 
 // The kernel writes up to PIPE_BUF bytes to a pipe in one piece, all or
 // nothing, if they come in so many parts at most.
@@ -81,8 +89,7 @@ absl::StatusOr<size_t> WriteSome(const Stream& stream,
                                  absl::Span<const iovec> parts,
                                  Deadline deadline);
 
-// As TryRead: how much of `bytes` it wrote. WriteSome has to find out why it is
-// not more than 0.
+// The same for WriteSome. 0 if it cannot be done in this way.
 ssize_t TryWrite(const Stream& stream, absl::Span<const std::byte> bytes);
 
 // Writes all of `parts`, which it uses up. `*written` is how many bytes of them

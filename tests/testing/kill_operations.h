@@ -73,7 +73,7 @@ struct Survival {
   // instruction: what it has done once stays done.
   void Effect(const KillPoint& point, bool done) {
     EXPECT_TRUE(done || !point.completed);
-    // Completed is the last one, or the first of all that finds the way.
+    // Completed is the last one, or one that finds the way.
     if (point.astray || point.completed) return;
     EXPECT_FALSE(done && point.instructions == 0);
     EXPECT_GE(done, had_effect);
@@ -86,7 +86,7 @@ struct Survival {
   void Told(const KillPoint& point, bool is_told) {
     told += is_told ? 1 : 0;
     EXPECT_FALSE(is_told && point.completed) << "nobody died with it";
-    if (point.astray || point.asleep) return;
+    if (point.astray || point.asleep || point.completed) return;
     EXPECT_FALSE(is_told && told_ended) << "it was given back before";
     told_ended |= !is_told && was_told;
     was_told = is_told;

@@ -168,8 +168,9 @@ class Victim {
   State Go() { return Resume(PTRACE_CONT, true); }
   // How often the one that is asleep has fallen asleep.
   int64_t Sleeps() const { return VoluntarySwitches(current_); }
-  // After Wake: until it has done what it had been told to, or sleeps again,
-  // for which it has to have slept more often than `sleeps_before`.
+  // After Wake: until it has done what it had been told to, or sleeps again in
+  // another call, for which it has to have slept more often than
+  // `sleeps_before`.
   State AwaitWaking(int64_t sleeps_before) {
     // A step ends with the system call that has slept.
     const bool may_sleep = last_request_ != PTRACE_SINGLESTEP;
@@ -227,12 +228,12 @@ class Victim {
         if (!SwitchToThread()) return State::kAsleep;
         if (request == PTRACE_SINGLESTEP) return State::kStopped;
       } else {
-        const pid_t before = current_;
+        const bool was_in_step = is_starter_in_step_;
         const std::optional<State> state = AfterStep();
-        // At the end of a thread its starter has made a step.
+        // After a thread its starter has made a step, whatever is asked for.
+        const bool has_stepped = was_in_step && !is_starter_in_step_;
         if (state.has_value() &&
-            (request == PTRACE_SINGLESTEP || current_ == before ||
-             *state == State::kAsleep)) {
+            (request == PTRACE_SINGLESTEP || !has_stepped)) {
           return *state;
         }
       }
@@ -264,7 +265,6 @@ class Victim {
         current_ = pid_;
         if (!StopsSoon()) return State::kAsleep;
         status = Await();
-        SetBreakpointOf(pid_);  // maybe another one than when it fell asleep
       }
       if (status >> 8 == (SIGTRAP | PTRACE_EVENT_CLONE << 8)) {
         AdoptThread();
@@ -273,6 +273,10 @@ class Victim {
       if (WSTOPSIG(status) == SIGTRAP) break;
       // One of its own: passed on, and the same done again.
       Continue(last_request_, WSTOPSIG(status));
+    }
+    if (current_ == pid_ && is_starter_in_step_) {
+      is_starter_in_step_ = false;
+      SetBreakpointOf(pid_);  // maybe another one than when it fell asleep
     }
     siginfo_t info;
     if (ptrace(PTRACE_GETSIGINFO, current_, nullptr, &info) != 0) {
@@ -317,6 +321,7 @@ class Victim {
       Continue(PTRACE_SINGLESTEP, 0);
       if (StopsSoon()) Die("the victim is to fall asleep again");
     }
+    is_starter_in_step_ = true;
     current_ = thread_;
     return true;
   }
@@ -368,6 +373,7 @@ class Victim {
   // The one whose instructions are looked at: the process or its thread.
   pid_t current_;
   pid_t thread_ = 0;
+  bool is_starter_in_step_ = false;  // asleep in it, while its thread runs
   uint64_t breakpoint_ = 0;
   int last_request_ = PTRACE_CONT;
 };

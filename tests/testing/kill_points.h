@@ -24,7 +24,8 @@
 //
 // The operation has to take the same way each time, for the victim leaps to its
 // last instruction by a breakpoint that is learnt from the runs before; one
-// that misses it is checked, too, and the point is tried again step by step.
+// that misses it is checked, too, and then the point is tried again by a way
+// that is learnt anew.
 // Driver and victim share one CPU, as a switch between two takes longer; so
 // nobody spins. What the operation allocates is where it was the last time: see
 // repeatable_heap.h.
@@ -83,7 +84,8 @@ struct KillPointReport {
 };
 
 // Instructions that are of less interest than their number would have it. The
-// first two or three cases then run to the end, to find out what is where.
+// first two or three cases then run to the end, to find out what is where, and
+// so does one after each that missed its point.
 struct Coarse {
   // Those of a library, and of what it calls: one that computes and does
   // nothing that others see. A part of its file's name; none if empty.

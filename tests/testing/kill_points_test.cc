@@ -455,6 +455,36 @@ TEST(KillPointsTest, AThreadMaySleepMoreThanOnce) {
   EXPECT_EQ(report.completed, 1);
 }
 
+// Its starter sleeps for something else than its end.
+class DetachedThreadCase : public SharedCase {
+ public:
+  void Operate() override {
+    std::thread([this] { shared_->a.store(1); }).detach();
+    while (shared_->b.load() == 0) {
+      (void)FutexWait(shared_->b, 0, Deadline::Infinite());
+    }
+    shared_->c.store(1);
+  }
+  bool Wake() override {
+    EXPECT_EQ(shared_->a.load(), 1u);
+    shared_->b.store(1);
+    FutexWake(shared_->b, 1);
+    return true;
+  }
+  void Check(const KillPoint&) override {
+    EXPECT_LE(shared_->c.load(), shared_->b.load());
+    EXPECT_LE(shared_->b.load(), shared_->a.load());
+  }
+};
+
+TEST(KillPointsTest, AStarterMaySleepForSomethingElse) {
+  const KillPointReport report = KillAtEveryInstruction(
+      [] { return std::make_unique<DetachedThreadCase>(); });
+  EXPECT_EQ(report.astray, 0);
+  EXPECT_EQ(report.asleep, 1);
+  EXPECT_EQ(report.completed, 1);
+}
+
 // A victim that is killed in its thread leaves nothing.
 TEST(KillPointsTest, AThreadOfAVictimIsReaped) {
   std::vector<std::array<uint32_t, 3>> seen;

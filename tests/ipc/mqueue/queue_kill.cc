@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -47,17 +46,6 @@ struct Received {
   std::array<bool, 4> redelivered = {};
 };
 
-// So that it does the same each time, too, whatever its parent has freed: of
-// each size that malloc keeps for this thread, some are kept, but not as many
-// as it would (seven).
-void PrepareHeap() {
-  for (size_t bytes = 24; bytes <= 1032; bytes += 16) {
-    std::array<void*, 7> memory;
-    for (void*& p : memory) p = malloc(bytes);
-    for (size_t i = 0; i < 3; ++i) free(memory[i]);
-  }
-}
-
 class QueueKillCase : public testing::KillPointCase {
  public:
   struct Observed {
@@ -83,7 +71,6 @@ class QueueKillCase : public testing::KillPointCase {
     (void)QueueTestPeer::attachment(queue_).Self();
     // So that it does the same each time, however long it takes.
     QueueTestPeer::SetParkTick(queue_, kKillPatience);
-    PrepareHeap();
     kill_.prepare(queue_);
   }
   void Operate() override { kill_.operate(queue_); }

@@ -610,6 +610,25 @@ TEST(SocketpairTest, APeerThatClosedWithUnreadMessagesIsUnavailable) {
   EXPECT_CODE(a.Receive().status(), StatusCode::kOutOfRange);
 }
 
+// The kernel tells it once.
+TEST(SocketpairTest, WhoReadsAheadIsToldOfUnreadMessagesToo) {
+  for (const bool batch : {false, true}) {
+    SCOPED_TRACE(batch);
+    auto ends = Connection::CreatePair(/*duplex=*/true, {.read_ahead = !batch});
+    ASSERT_TRUE(ends.ok());
+    auto& [a, b] = *ends;
+    EXPECT_SENDS(a, "never read");
+    EXPECT_SENDS(b, "last words");
+    b.Close();
+    const auto receive = [&a = a, batch]() -> absl::Status {
+      return batch ? a.ReceiveBatch().status() : a.Receive().status();
+    };
+    EXPECT_CODE(receive(), StatusCode::kOk);
+    EXPECT_CODE(receive(), StatusCode::kUnavailable);
+    EXPECT_CODE(receive(), StatusCode::kOutOfRange);
+  }
+}
+
 TEST(SocketpairTest, ATruncatedFrameIsDataLossEvenWithUnreadMessages) {
   auto ends = Connection::CreatePair(/*duplex=*/true);
   ASSERT_TRUE(ends.ok());
