@@ -610,7 +610,7 @@ KillPointReport KillAtEveryInstruction(
   // a thread that has ended.
   Trace last;
   for (int i = 0; i < 3 && (i == 0 || !trace.IsSameWay(last)); ++i) {
-    last = std::move(trace);
+    last = trace;
     if (!find_way()) return report;
   }
   bool slept = false;

@@ -90,38 +90,38 @@ void UseRepeatableHeap() {
 
 }  // namespace ipc::testing
 
+// Their parameters' names are those of the C library's headers.
 extern "C" {
 
 void* malloc(size_t size) {
   return IsRepeatable() ? Take(kAlignment, size) : __libc_malloc(size);
 }
 
-void free(void* block) {
-  if (!IsRepeatable()) __libc_free(block);
+void free(void* ptr) {
+  if (!IsRepeatable()) __libc_free(ptr);
 }
 
-void* calloc(size_t count, size_t size) {
-  if (!IsRepeatable()) return __libc_calloc(count, size);
+void* calloc(size_t nmemb, size_t size) {
+  if (!IsRepeatable()) return __libc_calloc(nmemb, size);
   size_t whole;
-  if (__builtin_mul_overflow(count, size, &whole)) {
+  if (__builtin_mul_overflow(nmemb, size, &whole)) {
     errno = ENOMEM;
     return nullptr;
   }
   return Take(kAlignment, whole);  // of which nothing was ever used
 }
 
-size_t malloc_usable_size(void* block) {
-  if (block == nullptr) return 0;
-  return IsInRoom(block) ? static_cast<Header*>(block)[-1].size
-                         : SizeOfBefore(block);
+size_t malloc_usable_size(void* ptr) {
+  if (ptr == nullptr) return 0;
+  return IsInRoom(ptr) ? static_cast<Header*>(ptr)[-1].size : SizeOfBefore(ptr);
 }
 
-void* realloc(void* block, size_t size) {
-  if (!IsRepeatable()) return __libc_realloc(block, size);
-  if (block != nullptr && size == 0) return nullptr;  // it is freed
+void* realloc(void* ptr, size_t size) {
+  if (!IsRepeatable()) return __libc_realloc(ptr, size);
+  if (ptr != nullptr && size == 0) return nullptr;  // it is freed
   void* const larger = Take(kAlignment, size);
-  if (block != nullptr && larger != nullptr) {
-    memcpy(larger, block, std::min(size, malloc_usable_size(block)));
+  if (ptr != nullptr && larger != nullptr) {
+    memcpy(larger, ptr, std::min(size, malloc_usable_size(ptr)));
   }
   return larger;
 }
@@ -141,7 +141,7 @@ void* pvalloc(size_t size) {
   return memalign(kPage, (size + kPage - 1) / kPage * kPage);
 }
 
-int posix_memalign(void** block, size_t alignment, size_t size) {
+int posix_memalign(void** memptr, size_t alignment, size_t size) {
   if (!std::has_single_bit(alignment) || alignment % sizeof(void*) != 0) {
     return EINVAL;
   }
@@ -149,7 +149,7 @@ int posix_memalign(void** block, size_t alignment, size_t size) {
   void* const taken = memalign(alignment, size);
   errno = error;
   if (taken == nullptr) return ENOMEM;
-  *block = taken;
+  *memptr = taken;
   return 0;
 }
 
