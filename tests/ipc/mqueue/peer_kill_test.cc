@@ -58,8 +58,12 @@ class OurQueue {
             {.slots = kSlots, .message_bytes = kBytes})) {
     QueueTestPeer::SetParkTick(queue_, kTick);
   }
-  // A child attaches at its first call; it is not this that is killed.
-  void Prepare() { (void)QueueTestPeer::attachment(queue_).Self(); }
+  // A child attaches at its first call; it is not this that is killed. Nor is
+  // what it does for the dead at each tick, which comes by the time.
+  void Prepare() {
+    (void)QueueTestPeer::attachment(queue_).Self();
+    QueueTestPeer::SetParkTick(queue_, absl::Seconds(20));
+  }
   void Send(const std::string& text) { (void)queue_.Send(text); }
   void Receive() { (void)queue_.Receive(); }
   // False if it was full, or empty, for as long as a survivor waits.
