@@ -121,25 +121,32 @@ class FdReceiver {
   Buffer buffer_;
 };
 
-class PipePeer {
+// read and write on a pipe, or a pair of sockets, as the kernel makes it.
+template <bool kSockets>
+class FdPairPeer {
  public:
-  static constexpr char kName[] = "pipe";
+  static constexpr const char* kName = kSockets ? "bare sockets" : "pipe";
 
-  explicit PipePeer(const Load& load) : bytes_(load.bytes) {
-    CheckCall(pipe2(fds_, O_CLOEXEC) == 0, "pipe2");
+  explicit FdPairPeer(const Load& load) : bytes_(load.bytes) {
+    if (kSockets) {
+      CheckCall(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds_) == 0,
+                "socketpair");
+    } else {
+      CheckCall(pipe2(fds_, O_CLOEXEC) == 0, "pipe2");
+    }
   }
-  PipePeer(const PipePeer&) = delete;
-  PipePeer& operator=(const PipePeer&) = delete;
-  ~PipePeer() {
+  FdPairPeer(const FdPairPeer&) = delete;
+  FdPairPeer& operator=(const FdPairPeer&) = delete;
+  ~FdPairPeer() {
     close(fds_[0]);
     close(fds_[1]);
   }
 
   struct Sender : FdSender {
-    Sender(PipePeer& peer, int) : FdSender(peer.fds_[1], peer.bytes_) {}
+    Sender(FdPairPeer& peer, int) : FdSender(peer.fds_[1], peer.bytes_) {}
   };
   struct Receiver : FdReceiver {
-    Receiver(PipePeer& peer, int) : FdReceiver(peer.fds_[0], peer.bytes_) {}
+    Receiver(FdPairPeer& peer, int) : FdReceiver(peer.fds_[0], peer.bytes_) {}
   };
 
  private:
@@ -147,33 +154,8 @@ class PipePeer {
   int fds_[2];
 };
 
-// read and write on a pair of sockets as the kernel makes it.
-class SocketPeer {
- public:
-  static constexpr char kName[] = "bare sockets";
-
-  explicit SocketPeer(const Load& load) : bytes_(load.bytes) {
-    CheckCall(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds_) == 0,
-              "socketpair");
-  }
-  SocketPeer(const SocketPeer&) = delete;
-  SocketPeer& operator=(const SocketPeer&) = delete;
-  ~SocketPeer() {
-    close(fds_[0]);
-    close(fds_[1]);
-  }
-
-  struct Sender : FdSender {
-    Sender(SocketPeer& peer, int) : FdSender(peer.fds_[1], peer.bytes_) {}
-  };
-  struct Receiver : FdReceiver {
-    Receiver(SocketPeer& peer, int) : FdReceiver(peer.fds_[0], peer.bytes_) {}
-  };
-
- private:
-  const size_t bytes_;
-  int fds_[2];
-};
+using PipePeer = FdPairPeer<false>;
+using SocketPeer = FdPairPeer<true>;
 
 }  // namespace bench
 
