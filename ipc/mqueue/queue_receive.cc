@@ -1,9 +1,9 @@
 // The receiving side of a queue, acknowledgement, and Join.
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "ipc/base/copy.h"
 #include "ipc/base/current_cpu.h"
 #include "ipc/base/spin_wait.h"
 #include "ipc/mqueue/queue_core.h"
@@ -250,9 +250,7 @@ absl::StatusOr<size_t> QueueCore::ReceiveInto(absl::Span<std::byte> buffer,
       if (message.data() == nullptr || message.size() > buffer.size()) {
         return ReceiveClaimed(self, claim, buffer);
       }
-      if (!message.empty()) {
-        std::memcpy(buffer.data(), message.data(), message.size());
-      }
+      CopyBytes(buffer.data(), message.data(), message.size());
       ring.OwnLines(claim, message.size());
       if (!ring.CommitReceive(claim)) return Fenced(Side::kReceive);
       RingAtEnd();
@@ -306,7 +304,7 @@ absl::StatusOr<size_t> QueueCore::FinishInto(const Taken& taken,
         buffer.size(),
         ": pass one of max_message_bytes(); the message is still there"));
   }
-  if (size != 0) std::memcpy(buffer.data(), taken.data.data(), size);
+  CopyBytes(buffer.data(), taken.data.data(), size);
   if (absl::Status status = FinishCopied(taken); !status.ok()) return status;
   return size;
 }
@@ -320,7 +318,7 @@ absl::StatusOr<Message> QueueCore::FinishAsMessage(const Taken& taken) {
     Own(&memory, taken.block, taken.self);
   } else {
     memory.data = memory.small.data();
-    std::memcpy(memory.data, taken.data.data(), memory.size);
+    CopyBytes(memory.data, taken.data.data(), memory.size);
   }
   message.type_ = taken.type;
   message.redelivered_ = taken.redelivered;

@@ -2,10 +2,10 @@
 #include <time.h>
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "ipc/base/copy.h"
 #include "ipc/mqueue/queue_core.h"
 
 namespace ipc::mqueue {
@@ -309,9 +309,7 @@ absl::Status QueueCore::Send(absl::Span<const std::byte> message,
       ClaimBlock(message.size(), options.priority, options.timeout, may_wait,
                  &dropped, &block, &owner);
   if (!status.ok() || dropped) return status;
-  if (!message.empty()) {
-    std::memcpy(arena.data(block), message.data(), message.size());
-  }
+  CopyBytes(arena.data(block), message.data(), message.size());
   SendOptions rest = options;
   if (!deadline.is_infinite()) rest.timeout = deadline.Remaining();
   bool consumed = false;

@@ -31,9 +31,9 @@
 #include <climits>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "absl/types/span.h"
+#include "ipc/base/copy.h"
 #include "ipc/base/current_cpu.h"
 #include "ipc/base/own_line.h"
 #include "ipc/base/participants.h"
@@ -272,11 +272,7 @@ inline void SlotRing::Fill(const Claim& claim,
   SlotHeader& header = slot(claim.slot);
   header.length = static_cast<uint32_t>(message.size());
   header.type = type;
-  // An empty Span may have no data at all, which memcpy does not like.
-  if (!message.empty()) {
-    std::memcpy(reinterpret_cast<std::byte*>(&header + 1), message.data(),
-                message.size());
-  }
+  CopyBytes(&header + 1, message.data(), message.size());
 }
 
 inline SlotRing::Message SlotRing::Contents(const Claim& claim) const {

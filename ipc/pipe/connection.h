@@ -276,6 +276,13 @@ class Connection final : public Waitable {
   bool is_ready() const override { return fd_.ok() && !ahead_.empty(); }
 
  private:
+  // Where nothing is copied slowly from the kernel, nor to where malloc has
+  // large blocks begin: see ipc/base/copy.h.
+  struct alignas(4096) Buffer {
+    std::byte before[2048];
+    std::byte bytes[kBatchBytes];
+  };
+
   Connection(UniqueFd fd, StreamKind kind, bool readable, bool writable,
              const Options& options);
 
@@ -297,12 +304,14 @@ class Connection final : public Waitable {
   // Whether no watcher can see only some of what is written: there is none, or
   // a socket tells whose it is, or a pipe takes so much in one piece.
   bool IsOnePiece(size_t bytes, size_t parts) const;
-  // Writes the parts of frames, as WriteAll, so that a watcher sees us do it.
+  // Writes the parts of frames, as WriteAll, so that a watcher sees us do it:
+  // the first ones by a call, or calls, of their own.
   absl::Status WriteFrames(absl::Span<iovec> parts, size_t total,
-                           Deadline deadline, size_t* written);
-  // Writes the parts of one frame, `before` bytes of which are written.
+                           size_t first_parts, Deadline deadline,
+                           size_t* written);
+  // The same for one frame, `before` bytes of which are written.
   absl::Status SendFrame(absl::Span<iovec> parts, absl::Duration timeout,
-                         size_t before = 0);
+                         size_t first_parts, size_t before = 0);
   // `status` has ended a frame after `written` of its `total` bytes.
   absl::Status SendError(const absl::Status& status, size_t written,
                          size_t total);
@@ -318,6 +327,9 @@ class Connection final : public Waitable {
   absl::Status ReadOnce(Deadline deadline);
   // What was read ahead, or else what there is.
   absl::StatusOr<size_t> Read(absl::Span<std::byte> bytes, Deadline deadline);
+  // What there is, of a message that is not read ahead.
+  absl::StatusOr<size_t> ReadStraight(absl::Span<std::byte> bytes,
+                                      Deadline deadline);
   // What there is.
   absl::StatusOr<size_t> ReadFromKernel(absl::Span<std::byte> bytes,
                                         Deadline deadline);
@@ -329,13 +341,19 @@ class Connection final : public Waitable {
                                     Deadline deadline, pid_t* sender);
   // Nobody is going to send the rest of the frame that is here in part.
   bool IsSenderGone() const;
+  // The bytes of `buffer_`.
+  absl::Span<std::byte> BufferSpace();
   // Fills `ahead_`, which is empty; it stays so at the end of the stream.
   absl::Status ReadAhead(Deadline deadline);
-  // The same into `buffer` when one call has not done it.
-  absl::Status ReadAheadUntil(Deadline deadline, absl::Span<std::byte> buffer);
   // ReadAhead if it is to be done before a message. The error of the end of the
   // stream at that.
   absl::Status Prefetch(Deadline deadline);
+  // The next message, of at most `max_bytes`, as it is mostly got: by one call,
+  // or none, and with little around it, for where two processes share a CPU
+  // each begins with cold caches. If it is not, what came instead is in
+  // `ahead_` or `early_`, for those who take the long way.
+  std::optional<absl::Span<const std::byte>> TakeNext(size_t max_bytes,
+                                                      absl::Duration timeout);
   // The next message, of at most `max_bytes`, if all of it was read ahead.
   std::optional<absl::Span<const std::byte>> TakeAhead(size_t max_bytes);
   // The payload, of which nothing was read yet, into chunks of `message`.
@@ -359,8 +377,12 @@ class Connection final : public Waitable {
   std::optional<Deadline> frame_deadline_;
   pid_t sender_pid_ = 0;  // of what was read last, if it is known
   bool read_ahead_;
-  bool expects_large_ = false;  // as the last one was: not to be read ahead
-  std::unique_ptr<std::byte[]> buffer_;     // kBatchBytes, once it is needed
+  // As the last one was: not to be read ahead.
+  bool expects_large_ = false;
+  bool reads_by_one_call_;  // if it can: see TakeNext
+  // What TakeNext got instead of bytes: 0 for the end, -errno; 1: nothing.
+  int early_ = 1;
+  std::unique_ptr<Buffer> buffer_;          // once it is needed
   absl::Span<const std::byte> ahead_ = {};  // of it: read, and not decoded
   // Of the sending thread.
   int missing_for_sending_ = 0;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "ipc/base/copy.h"
 #include "ipc/base/posix_error.h"
 #include "ipc/pipe/connection.h"
 #include "ipc/pipe/sender_life.h"
@@ -23,10 +24,22 @@ constexpr size_t kLargeBytes = Connection::kBatchBytes / 4;
 
 // Of a Cord that is received.
 constexpr size_t kChunkBytes = size_t{1} << 20;
+// Not where malloc would have it begin: see ipc/base/copy.h.
+constexpr size_t kChunkAlignment = 64;
+struct ChunkDeleter {
+  void operator()(char* chunk) const {
+    operator delete[](chunk, std::align_val_t(kChunkAlignment));
+  }
+};
+using Chunk = std::unique_ptr<char[], ChunkDeleter>;
 
 }  // namespace
 
 absl::StatusOr<std::string> Connection::Receive(absl::Duration timeout) {
+  if (const auto frame = TakeNext(max_message_bytes_, timeout)) {
+    return std::string(reinterpret_cast<const char*>(frame->data()),
+                       frame->size());
+  }
   if (!CanReceive()) return ReceiveRefusal();
   const Deadline deadline = Deadline::After(timeout);
   absl::Status status = Prefetch(deadline);
@@ -45,6 +58,10 @@ absl::StatusOr<std::string> Connection::Receive(absl::Duration timeout) {
 }
 
 absl::StatusOr<absl::Cord> Connection::ReceiveCord(absl::Duration timeout) {
+  if (const auto frame = TakeNext(max_message_bytes_, timeout)) {
+    return absl::Cord(absl::string_view(
+        reinterpret_cast<const char*>(frame->data()), frame->size()));
+  }
   if (!CanReceive()) return ReceiveRefusal();
   const Deadline deadline = Deadline::After(timeout);
   absl::Status status = Prefetch(deadline);
@@ -80,7 +97,8 @@ absl::Status Connection::ReadChunks(absl::Cord& message, Deadline deadline) {
         size - message.size(),
         std::clamp<uint64_t>(message.size(),
                              FrameDecoder::kFirstAllocationBytes, kChunkBytes));
-    std::unique_ptr<char[]> chunk(new (std::nothrow) char[bytes]);
+    Chunk chunk(static_cast<char*>(operator new[](
+        bytes, std::align_val_t(kChunkAlignment), std::nothrow)));
     if (chunk == nullptr) return decoder_.NoMemory(bytes);
     size_t received = 0;
     absl::StatusOr<size_t> n = 1;
@@ -137,12 +155,16 @@ absl::StatusOr<std::vector<std::string>> Connection::ReceiveBatch(
 
 absl::StatusOr<size_t> Connection::ReceiveInto(absl::Span<std::byte> buffer,
                                                absl::Duration timeout) {
+  if (const auto frame = TakeNext(buffer.size(), timeout)) {
+    CopyBytes(buffer.data(), frame->data(), frame->size());
+    return frame->size();
+  }
   if (!CanReceive()) return ReceiveRefusal();
   const Deadline deadline = Deadline::After(timeout);
   absl::Status status = Prefetch(deadline);
   if (status.ok()) {
     if (const auto frame = TakeAhead(buffer.size())) {
-      std::copy(frame->begin(), frame->end(), buffer.begin());
+      CopyBytes(buffer.data(), frame->data(), frame->size());
       return frame->size();
     }
     status = ReadHeader(deadline);
@@ -166,7 +188,24 @@ absl::StatusOr<size_t> Connection::ReceiveInto(absl::Span<std::byte> buffer,
   return Annotate(status, absl::StrCat("receiving on ", Name()));
 }
 
-std::optional<absl::Span<const std::byte>> Connection::TakeAhead(
+inline std::optional<absl::Span<const std::byte>> Connection::TakeNext(
+    size_t max_bytes, absl::Duration timeout) {
+  if (ahead_.empty()) {
+    if (!reads_by_one_call_ || buffer_ == nullptr || expects_large_ ||
+        !decoder_.at_boundary() || timeout != absl::InfiniteDuration()) {
+      return std::nullopt;
+    }
+    const ssize_t n = TryRead(receiving(), buffer_->bytes);
+    if (n <= 0) [[unlikely]] {
+      early_ = n == 0 ? 0 : -errno;
+      return std::nullopt;
+    }
+    ahead_ = {buffer_->bytes, static_cast<size_t>(n)};
+  }
+  return TakeAhead(max_bytes);
+}
+
+inline std::optional<absl::Span<const std::byte>> Connection::TakeAhead(
     size_t max_bytes) {
   if (!decoder_.at_boundary()) return std::nullopt;
   return TakeWholeFrame(ahead_, std::min(max_bytes, max_message_bytes_));
@@ -197,13 +236,29 @@ absl::StatusOr<size_t> Connection::Read(absl::Span<std::byte> bytes,
   if (decoder_.at_boundary()) frame_deadline_.reset();
   if (ahead_.empty()) {
     if (!read_ahead_ || expects_large_ || bytes.size() >= kLargeBytes) {
-      return ReadFromKernel(bytes, deadline);
+      return ReadStraight(bytes, deadline);
     }
     if (absl::Status status = ReadAhead(deadline); !status.ok()) return status;
   }
   const size_t n = std::min(bytes.size(), ahead_.size());
-  std::copy_n(ahead_.begin(), n, bytes.begin());
+  CopyBytes(bytes.data(), ahead_.data(), n);
   ahead_.remove_prefix(n);
+  return n;
+}
+
+absl::StatusOr<size_t> Connection::ReadStraight(absl::Span<std::byte> bytes,
+                                                Deadline deadline) {
+  // Less is not worth it, and of more the sender has seen to where it lies.
+  constexpr size_t kLeast = 512;
+  // The kernel has it at the beginning of a page, or behind a header there.
+  const uintptr_t place = PlaceOf(bytes.data());
+  if (bytes.size() < kLeast || bytes.size() > kBatchBytes ||
+      !(IsSlowCopy(place, 0) || IsSlowCopy(place, FrameHeader::kShortSize))) {
+    return ReadFromKernel(bytes, deadline);
+  }
+  const absl::Span<std::byte> space = BufferSpace().first(bytes.size());
+  absl::StatusOr<size_t> n = ReadFromKernel(space, deadline);
+  if (n.ok()) CopyBytes(bytes.data(), space.data(), *n);
   return n;
 }
 
@@ -273,22 +328,19 @@ bool Connection::IsSenderGone() const {
   return sender_pid_ > 0 && HasExited(sender_pid_);
 }
 
-absl::Status Connection::ReadAhead(Deadline deadline) {
-  if (buffer_ == nullptr) buffer_.reset(new std::byte[kBatchBytes]);
-  const absl::Span<std::byte> buffer(buffer_.get(), kBatchBytes);
-  if (deadline.is_infinite() && !watch_sender_ && decoder_.at_boundary()) {
-    const ssize_t n = TryRead(receiving(), buffer);
-    if (n >= 0) {
-      ahead_ = buffer.first(static_cast<size_t>(n));
-      return absl::OkStatus();
-    }
-    if (!MayGetFurther(errno)) return ReceiveError(PosixError(errno, "read"));
-  }
-  return ReadAheadUntil(deadline, buffer);
+absl::Span<std::byte> Connection::BufferSpace() {
+  // Not make_unique, which would fill it with zeros.
+  if (buffer_ == nullptr) buffer_.reset(new Buffer);
+  return buffer_->bytes;
 }
 
-absl::Status Connection::ReadAheadUntil(Deadline deadline,
-                                        absl::Span<std::byte> buffer) {
+absl::Status Connection::ReadAhead(Deadline deadline) {
+  const int early = std::exchange(early_, 1);
+  if (early == 0) return absl::OkStatus();
+  if (early < 0 && !MayGetFurther(-early)) {
+    return ReceiveError(PosixError(-early, "read"));
+  }
+  const absl::Span<std::byte> buffer = BufferSpace();
   absl::StatusOr<size_t> n = ReadFromKernel(buffer, deadline);
   if (!n.ok()) return n.status();
   ahead_ = buffer.first(*n);

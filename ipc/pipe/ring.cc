@@ -1,8 +1,7 @@
 #include "ipc/pipe/ring.h"
 
-#include <cstring>
-
 #include "absl/strings/str_cat.h"
+#include "ipc/base/copy.h"
 #include "ipc/base/deadline.h"
 #include "ipc/pipe/ring_memory.h"
 
@@ -50,10 +49,8 @@ absl::Status RingSender::Send(absl::Span<const std::byte> message,
       return status;
     }
   }
-  if (!message.empty()) {
-    std::memcpy(core_->At(position) + internal::kRecordHeader, message.data(),
-                message.size());
-  }
+  CopyBytes(core_->At(position) + internal::kRecordHeader, message.data(),
+            message.size());
   core_->Stage(position, static_cast<uint32_t>(message.size()), type);
   return core_->Publish();
 }
@@ -76,9 +73,7 @@ absl::StatusOr<size_t> RingSender::SendBatch(
         Reserve(message.size(), deadline.Remaining());
     absl::Status status = room.status();
     if (status.ok()) {
-      if (!message.empty()) {
-        std::memcpy(room->span().data(), message.data(), message.size());
-      }
+      CopyBytes(room->span().data(), message.data(), message.size());
       status = room->Stage();
     }
     if (!status.ok()) {

@@ -2,7 +2,8 @@
 
 #include <atomic>
 #include <cstdint>
-#include <cstring>
+
+#include "ipc/base/copy.h"
 
 // GCC warns that ThreadSanitizer does not model fences. It does not have to:
 // what they order is hidden from it.
@@ -32,21 +33,19 @@ __attribute__((no_sanitize("thread"), noinline)) void Copy(void* to,
 }
 #else
 void Copy(void* to, const void* from, size_t bytes) {
-  std::memcpy(to, from, bytes);
+  CopyBytes(to, from, bytes);
 }
 #endif
 
 }  // namespace
 
 void LoadRacily(void* to, const void* from, size_t bytes) {
-  if (bytes == 0) return;  // memcpy wants no null pointers even then
   Copy(to, from, bytes);
   std::atomic_thread_fence(std::memory_order_acquire);
 }
 
 void StoreRacily(void* to, const void* from, size_t bytes) {
   ReleaseFence();
-  if (bytes == 0) return;
   Copy(to, from, bytes);
 }
 

@@ -5,13 +5,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -164,6 +167,41 @@ TEST_P(ConnectionSyscallTest, ReadingAheadManyMessagesAreOneRead) {
   });
   EXPECT_EQ(counts.writes, 100);
   EXPECT_EQ(counts.reads, 1);
+}
+
+// The next writer of a FIFO would be waited for.
+TEST_P(ConnectionSyscallTest, ReadingAheadTheEndIsReadOnce) {
+  Create({.read_ahead = true});
+  WarmUp();
+  sender().Close();  // here, where it would stay open otherwise
+  Counts counts;
+  Count([] {},
+        [&] { EXPECT_TRUE(absl::IsOutOfRange(receiver().Receive().status())); },
+        &counts);
+  EXPECT_EQ(counts.reads, 1);
+}
+
+// Where in its page a message lies that is sent, and one that is received,
+// decides about the speed of its copies: see ipc/base/copy.h.
+TEST_P(ConnectionSyscallTest, WhatWouldBeCopiedSlowlyGoesByTwoWrites) {
+  const bool is_pipe = !GetParam();
+  struct alignas(4096) Memory {
+    char bytes[size_t{160} << 10];
+  };
+  const auto memory = std::make_unique<Memory>();
+  const auto writes = [&](size_t place, size_t size) {
+    return CountOf([&] {
+             const absl::string_view message(memory->bytes + place, size);
+             EXPECT_TRUE(sender().Send(message).ok());
+             EXPECT_TRUE(receiver().Receive().ok());
+           })
+        .writes;
+  };
+  EXPECT_EQ(writes(0, 5000), is_pipe ? 2 : 1);
+  EXPECT_EQ(writes(0, 4096), 1) << "it is copied anyway";
+  EXPECT_EQ(writes(64, 5000), 1);
+  EXPECT_EQ(writes(64, size_t{64} << 10), 1);
+  EXPECT_EQ(writes(64, (size_t{64} << 10) + 1), is_pipe ? 2 : 1);
 }
 
 // To watch senders costs those of small messages nothing.
