@@ -99,31 +99,33 @@ struct BufferSizes {
   size_t largest;
 };
 
-// How much of a message goes to a pipe by a first call, of its own; 0: all goes
-// by one. A call fills pages from their beginnings, so this decides where in
-// its page a byte lies, and with that how fast it is copied there, and from
-// there: see ipc/base/copy.h. Behind a header, what is sent from the beginning
-// of a page is copied slowly, and so is what is received to 16 bytes behind
-// that, where malloc has large blocks begin; 2 KiB further on neither is. The
-// second call costs one on a shared CPU up to a tenth, where the peer wakes up
-// between the two, unless the message is so large that it does so anyway.
-size_t FirstBytes(StreamKind kind, absl::Span<const std::byte> message,
-                  size_t header_size) {
-  constexpr size_t kLarge = size_t{64} << 10;
-  const uintptr_t place = PlaceOf(message.data());
-  if (kind != StreamKind::kPipe ||
-      (message.size() <= kLarge && !IsSlowCopy(header_size, place))) {
-    return 0;
-  }
-  return IsSlowCopy(0, place + kFirstBytes) ? kFirstBytes / 2 : kFirstBytes;
-}
-
 constexpr BufferSizes SizesOf(StreamKind kind) {
   // A socket of more is not faster. The pipes of a user share 64 MiB, beyond
   // which new ones get two pages: so they are not asked for as much.
   return kind == StreamKind::kPipe
              ? BufferSizes{.usual = 64 << 10, .largest = 256 << 10}
              : BufferSizes{.usual = 200 << 10, .largest = 1 << 20};
+}
+
+// How much of a message goes by a first call, of its own; 0: all goes by one.
+//
+// A call fills pages from their beginnings, so this decides where in its page a
+// byte lies in the kernel, and with that how fast it is copied there and from
+// there (see ipc/base/copy.h). Behind a header nothing is aligned; in a pipe,
+// what is sent from the beginning of a page is copied slowly, and so is what is
+// received to 16 bytes behind that, where malloc has large blocks begin. 2 KiB
+// further on all is well, whatever the peer's memory is.
+//
+// On a shared CPU the peer wakes up between the two calls, which costs up to a
+// tenth, unless the message is so large that it does so anyway.
+size_t FirstBytes(StreamKind kind, absl::Span<const std::byte> message,
+                  size_t header_size) {
+  const uintptr_t place = PlaceOf(message.data());
+  if (message.size() <= SizesOf(kind).usual &&
+      !(kind == StreamKind::kPipe && IsSlowCopy(header_size, place))) {
+    return 0;
+  }
+  return IsSlowCopy(0, place + kFirstBytes) ? kFirstBytes / 2 : kFirstBytes;
 }
 
 }  // namespace
@@ -139,8 +141,9 @@ Connection::Connection(UniqueFd fd, StreamKind kind, bool readable,
       decoder_(options.max_message_bytes),
       frame_timeout_(options.frame_timeout),
       read_ahead_(options.read_ahead),
-      reads_by_one_call_(readable && options.read_ahead &&
-                         !options.watch_sender),
+      takes_next_(readable && !options.watch_sender &&
+                  (options.read_ahead ||
+                   options.frame_timeout == absl::InfiniteDuration())),
       buffer_bytes_(SizesOf(kind).usual) {
   if (watch_sender_ && kind_ == StreamKind::kSocket) {
     // If it is refused, as by TCP, no sender will be known.
@@ -229,14 +232,7 @@ absl::Status Connection::Send(absl::string_view message,
 absl::Status Connection::Send(absl::Span<const std::byte> message,
                               absl::Duration timeout) {
   if (message.size() > max_message_bytes_) return TooLarge(message.size());
-  if (message.size() > kCopiedBytes) {
-    const FrameHeader header = EncodeFrameHeader(message.size());
-    const size_t first = FirstBytes(kind_, message, header.bytes().size());
-    std::array<iovec, 3> parts = {PartOf(header.bytes()),
-                                  PartOf(message.first(first)),
-                                  PartOf(message.subspan(first))};
-    return SendFrame(absl::MakeSpan(parts), timeout, first == 0 ? 0 : 2);
-  }
+  if (message.size() > kCopiedBytes) return SendLarge(message, timeout);
   // The kernel is faster with one part than with two, and a call that does it
   // all is faster than a loop.
   alignas(64) std::byte bytes[FrameHeader::kShortSize + kCopiedBytes];
@@ -259,6 +255,25 @@ absl::Status Connection::Send(absl::Span<const std::byte> message,
   return SendFrame(absl::MakeSpan(&rest, 1), timeout, 0, written);
 }
 
+absl::Status Connection::SendLarge(absl::Span<const std::byte> message,
+                                   absl::Duration timeout) {
+  const FrameHeader header = EncodeFrameHeader(message.size());
+  const size_t header_size = header.bytes().size();
+  const size_t first = FirstBytes(kind_, message, header_size);
+  // A socket has less than a page of it next to the header; what would be
+  // copied slowly to there is better copied before.
+  const bool is_slow = kind_ == StreamKind::kSocket && first == 0 &&
+                       IsSlowCopy(header_size, PlaceOf(message.data()));
+  const size_t copied = is_slow ? kCopiedBytes : 0;
+  alignas(64) std::byte start[FrameHeader::kLongSize + kCopiedBytes];
+  std::memcpy(start, header.bytes().data(), header_size);
+  CopyBytes(start + header_size, message.data(), copied);
+  std::array<iovec, 3> parts = {PartOf({start, header_size + copied}),
+                                PartOf(message.subspan(copied, first)),
+                                PartOf(message.subspan(copied + first))};
+  return SendFrame(absl::MakeSpan(parts), timeout, first == 0 ? 0 : 2);
+}
+
 absl::Status Connection::Send(const absl::Cord& message,
                               absl::Duration timeout) {
   if (message.size() > max_message_bytes_) return TooLarge(message.size());
@@ -276,7 +291,9 @@ absl::Status Connection::Send(const absl::Cord& message,
 
 void Connection::Grow(size_t bytes) {
   const size_t largest = SizesOf(kind_).largest;
-  SetBuffer(stream(), std::min(bytes, largest));
+  // The kernel's book-keeping counts, too, in a socket's.
+  const size_t more = kind_ == StreamKind::kSocket ? bytes / 16 : 0;
+  SetBuffer(stream(), std::min(bytes + more, largest));
   // Whether or not that was granted: it would not be the next time either.
   buffer_bytes_ = bytes < largest ? bytes : SIZE_MAX;
 }

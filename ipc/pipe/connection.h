@@ -304,6 +304,9 @@ class Connection final : public Waitable {
   // Whether no watcher can see only some of what is written: there is none, or
   // a socket tells whose it is, or a pipe takes so much in one piece.
   bool IsOnePiece(size_t bytes, size_t parts) const;
+  // Send, of what is not copied behind its header as a whole.
+  absl::Status SendLarge(absl::Span<const std::byte> message,
+                         absl::Duration timeout);
   // Writes the parts of frames, as WriteAll, so that a watcher sees us do it:
   // the first ones by a call, or calls, of their own.
   absl::Status WriteFrames(absl::Span<iovec> parts, size_t total,
@@ -341,17 +344,20 @@ class Connection final : public Waitable {
                                     Deadline deadline, pid_t* sender);
   // Nobody is going to send the rest of the frame that is here in part.
   bool IsSenderGone() const;
-  // The bytes of `buffer_`.
-  absl::Span<std::byte> BufferSpace();
+  // Has `buffer_` be there. False if there is no memory.
+  bool MakeBuffer();
+  // Reads by one call what comes next to `ahead_`, at most so many bytes, or
+  // what came instead to `early_`.
+  bool TryReadAhead(size_t bytes);
   // Fills `ahead_`, which is empty; it stays so at the end of the stream.
   absl::Status ReadAhead(Deadline deadline);
   // ReadAhead if it is to be done before a message. The error of the end of the
   // stream at that.
   absl::Status Prefetch(Deadline deadline);
-  // The next message, of at most `max_bytes`, as it is mostly got: by one call,
-  // or none, and with little around it, for where two processes share a CPU
-  // each begins with cold caches. If it is not, what came instead is in
-  // `ahead_` or `early_`, for those who take the long way.
+  // The next message, of at most `max_bytes`, as it is mostly got: by a call or
+  // two, or none, and with little around them, for where two processes share a
+  // CPU each begins with cold caches. If it is not, what came instead is in
+  // `ahead_` and `early_`, for those who take the long way.
   std::optional<absl::Span<const std::byte>> TakeNext(size_t max_bytes,
                                                       absl::Duration timeout);
   // The next message, of at most `max_bytes`, if all of it was read ahead.
@@ -379,7 +385,7 @@ class Connection final : public Waitable {
   bool read_ahead_;
   // As the last one was: not to be read ahead.
   bool expects_large_ = false;
-  bool reads_by_one_call_;  // if it can: see TakeNext
+  bool takes_next_;  // if it can: see TakeNext
   // What TakeNext got instead of bytes: 0 for the end, -errno; 1: nothing.
   int early_ = 1;
   std::unique_ptr<Buffer> buffer_;          // once it is needed

@@ -191,18 +191,37 @@ absl::StatusOr<size_t> Connection::ReceiveInto(absl::Span<std::byte> buffer,
 inline std::optional<absl::Span<const std::byte>> Connection::TakeNext(
     size_t max_bytes, absl::Duration timeout) {
   if (ahead_.empty()) {
-    if (!reads_by_one_call_ || buffer_ == nullptr || expects_large_ ||
-        !decoder_.at_boundary() || timeout != absl::InfiniteDuration()) {
+    if (!takes_next_ || expects_large_ || !decoder_.at_boundary() ||
+        timeout != absl::InfiniteDuration() || !MakeBuffer()) {
       return std::nullopt;
     }
-    const ssize_t n = TryRead(receiving(), buffer_->bytes);
-    if (n <= 0) [[unlikely]] {
-      early_ = n == 0 ? 0 : -errno;
-      return std::nullopt;
+    if (read_ahead_) {
+      TryReadAhead(kBatchBytes);
+    } else if (TryReadAhead(FrameHeader::kShortSize)) {
+      const std::optional<uint32_t> size = PayloadBytes(ahead_);
+      if (size > uint32_t{0} && size <= std::min(max_bytes, kLargeBytes)) {
+        TryReadAhead(*size);
+      }
     }
-    ahead_ = {buffer_->bytes, static_cast<size_t>(n)};
   }
   return TakeAhead(max_bytes);
+}
+
+inline bool Connection::TryReadAhead(size_t bytes) {
+  const size_t before = ahead_.size();
+  const ssize_t n = TryRead(receiving(), {buffer_->bytes + before, bytes});
+  if (n <= 0) [[unlikely]] {
+    early_ = n == 0 ? 0 : -errno;
+    return false;
+  }
+  ahead_ = {buffer_->bytes, before + static_cast<size_t>(n)};
+  return true;
+}
+
+inline bool Connection::MakeBuffer() {
+  // Not value-initialized: that would fill it with zeros.
+  if (buffer_ == nullptr) buffer_.reset(new (std::nothrow) Buffer);
+  return buffer_ != nullptr;
 }
 
 inline std::optional<absl::Span<const std::byte>> Connection::TakeAhead(
@@ -256,14 +275,20 @@ absl::StatusOr<size_t> Connection::ReadStraight(absl::Span<std::byte> bytes,
       !(IsSlowCopy(place, 0) || IsSlowCopy(place, FrameHeader::kShortSize))) {
     return ReadFromKernel(bytes, deadline);
   }
-  const absl::Span<std::byte> space = BufferSpace().first(bytes.size());
-  absl::StatusOr<size_t> n = ReadFromKernel(space, deadline);
-  if (n.ok()) CopyBytes(bytes.data(), space.data(), *n);
+  if (!MakeBuffer()) return ReadFromKernel(bytes, deadline);
+  absl::StatusOr<size_t> n =
+      ReadFromKernel({buffer_->bytes, bytes.size()}, deadline);
+  if (n.ok()) CopyBytes(bytes.data(), buffer_->bytes, *n);
   return n;
 }
 
 absl::StatusOr<size_t> Connection::ReadFromKernel(absl::Span<std::byte> bytes,
                                                   Deadline deadline) {
+  const int early = std::exchange(early_, 1);
+  if (early == 0) return 0;
+  if (early < 0 && !MayGetFurther(-early)) {
+    return ReceiveError(PosixError(-early, "read"));
+  }
   const bool inside = !decoder_.at_boundary();
   absl::StatusOr<size_t> n =
       inside && (watch_sender_ || frame_timeout_ != absl::InfiniteDuration())
@@ -328,19 +353,9 @@ bool Connection::IsSenderGone() const {
   return sender_pid_ > 0 && HasExited(sender_pid_);
 }
 
-absl::Span<std::byte> Connection::BufferSpace() {
-  // Not make_unique, which would fill it with zeros.
-  if (buffer_ == nullptr) buffer_.reset(new Buffer);
-  return buffer_->bytes;
-}
-
 absl::Status Connection::ReadAhead(Deadline deadline) {
-  const int early = std::exchange(early_, 1);
-  if (early == 0) return absl::OkStatus();
-  if (early < 0 && !MayGetFurther(-early)) {
-    return ReceiveError(PosixError(-early, "read"));
-  }
-  const absl::Span<std::byte> buffer = BufferSpace();
+  if (!MakeBuffer()) return decoder_.NoMemory(kBatchBytes);
+  const absl::Span<std::byte> buffer(buffer_->bytes);
   absl::StatusOr<size_t> n = ReadFromKernel(buffer, deadline);
   if (!n.ok()) return n.status();
   ahead_ = buffer.first(*n);

@@ -91,23 +91,30 @@ inline FrameHeader EncodeFrameHeader(uint64_t payload_bytes) {
 // output.
 void AppendFrame(absl::string_view payload, std::string& out);
 
-// If `bytes` begin with a whole frame under a short header, of at most
-// `max_message_bytes`, takes it off their front and returns its payload.
-// Everything else is a FrameDecoder's.
-inline std::optional<absl::Span<const std::byte>> TakeWholeFrame(
-    absl::Span<const std::byte>& bytes, uint64_t max_message_bytes) {
+// The size of the frame whose short header `bytes` begin with. Everything else
+// is a FrameDecoder's.
+inline std::optional<uint32_t> PayloadBytes(absl::Span<const std::byte> bytes) {
   if (bytes.size() < FrameHeader::kShortSize) return std::nullopt;
   uint32_t size = 0;
   std::memcpy(&size, bytes.data(), sizeof(size));
   size = be32toh(size);
-  if (size > bytes.size() - FrameHeader::kShortSize ||
-      size > max_message_bytes || size > kMaxShortPayload) {
+  if (size > kMaxShortPayload) return std::nullopt;
+  return size;
+}
+
+// If `bytes` begin with a whole frame under a short header, of at most
+// `max_message_bytes`, takes it off their front and returns its payload.
+inline std::optional<absl::Span<const std::byte>> TakeWholeFrame(
+    absl::Span<const std::byte>& bytes, uint64_t max_message_bytes) {
+  const std::optional<uint32_t> size = PayloadBytes(bytes);
+  if (!size.has_value() || *size > bytes.size() - FrameHeader::kShortSize ||
+      *size > max_message_bytes) {
     return std::nullopt;
   }
   const absl::Span<const std::byte> payload(
-      bytes.data() + FrameHeader::kShortSize, size);
-  bytes = {payload.data() + size,
-           bytes.size() - FrameHeader::kShortSize - size};
+      bytes.data() + FrameHeader::kShortSize, *size);
+  bytes = {payload.data() + *size,
+           bytes.size() - FrameHeader::kShortSize - *size};
   return payload;
 }
 

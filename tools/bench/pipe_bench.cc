@@ -6,6 +6,7 @@
 //
 // See report.h for what counts.
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -54,12 +55,43 @@ std::vector<Table> RoundTripTables(size_t bytes, bool one_cpu) {
       {.title = title,
        .rows = {Trip<ConnectionPeer<kSockets, /*kReadAhead=*/true>>(load, how),
                 Trip<SameFdsPeer<kSockets>>(load, how, near),
+                Trip<FramesByHandPeer<kSockets, false>>(load, how, near),
                 Trip<NngPeer>(load, how, ahead),
                 Trip<ZeromqPeer>(load, how, ahead),
                 PythonTrip(load, kSockets, one_cpu, ahead)}},
       {.title = absl::StrCat(title, ", without reading ahead"),
        .rows = {Trip<ConnectionPeer<kSockets>>(load, how),
-                Trip<SameFdsPeer<kSockets>>(load, how, near)}}};
+                Trip<SameFdsPeer<kSockets>>(load, how, near),
+                Trip<FramesByHandPeer<kSockets, true>>(load, how, near)}}};
+}
+
+// The same where memory lies that nobody has placed.
+template <bool kSockets>
+Table PlacedTable(size_t bytes, bool one_cpu, size_t place,
+                  const std::string& what) {
+  const Load load = {.bytes = bytes, .depth = 16};
+  const RoundTrip how = {.one_cpu = one_cpu};
+  return {.title = absl::StrCat(bytes, " B round trip, ",
+                                kSockets ? "sockets" : "pipes", ", ",
+                                one_cpu ? "one CPU" : "two CPUs", ", ", what),
+          .rows = {Placed(place, Trip<ConnectionPeer<kSockets>>(load, how)),
+                   Placed(place, Trip<SameFdsPeer<kSockets>>(
+                                     load, how, {.p50_at_most = 1.1}))}};
+}
+
+std::vector<Table> Places() {
+  std::vector<Table> tables;
+  for (const bool one_cpu : {true, false}) {
+    for (const size_t bytes : {size_t{4} << 10, size_t{64} << 10}) {
+      for (const auto& [place, what] :
+           {std::pair<size_t, std::string>{0, "from the beginning of a page"},
+            {16, "from 16 B behind it"}}) {
+        tables.push_back(PlacedTable<false>(bytes, one_cpu, place, what));
+        tables.push_back(PlacedTable<true>(bytes, one_cpu, place, what));
+      }
+    }
+  }
+  return tables;
 }
 
 std::vector<Table> RoundTrips() {
@@ -106,7 +138,7 @@ std::vector<Table> Streams() {
 
 int Main(int argc, char** argv) {
   return BenchMain(argc, argv, "How fast a Connection is, beside its peers.",
-                   200, &timing, {RoundTrips, Streams});
+                   200, &timing, {RoundTrips, Places, Streams});
 }
 
 }  // namespace

@@ -29,6 +29,17 @@ Figures Medians(const std::vector<Figures>& runs) {
           .p999_ns = median(&Figures::p999_ns)};
 }
 
+// How many times as much the one is as the other, which was measured next to
+// it.
+double Ratio(const std::vector<Figures>& one, const std::vector<Figures>& other,
+             double Figures::*field) {
+  std::vector<double> ratios;
+  for (size_t run = 0; run < one.size(); ++run) {
+    ratios.push_back(one[run].*field / other[run].*field);
+  }
+  return Median(ratios);
+}
+
 // 0 is what was not measured.
 std::string Time(double ns) {
   if (ns == 0) return "-";
@@ -74,9 +85,7 @@ void Report::Run(const Table& table) {
       all[i].push_back(Measure(table.rows[i], &lines));
     }
   }
-  std::vector<Figures> figures;
-  for (const std::vector<Figures>& runs : all) figures.push_back(Medians(runs));
-  Print(table, figures, Median(lines));
+  Print(table, all, Median(lines));
 }
 
 const char* Report::Judge(bool is_met) {
@@ -84,16 +93,16 @@ const char* Report::Judge(bool is_met) {
   return is_met ? " met" : " MISSED";
 }
 
-void Report::Print(const Table& table, const std::vector<Figures>& figures,
+void Report::Print(const Table& table,
+                   const std::vector<std::vector<Figures>>& runs,
                    double line_ns) {
   absl::PrintF("\n%s (a cache line there and back: %.0f ns)\n", table.title,
                line_ns);
   absl::PrintF("  %-32s %9s %8s %9s %9s %9s %9s  %s\n", "", "1/s",
                table.bytes != 0 ? "GB/s" : "", "CPU", "p50", "p99", "p99.9",
                "ours is");
-  const Figures& ours = figures[0];
-  for (size_t i = 0; i < figures.size(); ++i) {
-    const Figures& figure = figures[i];
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const Figures figure = Medians(runs[i]);
     const Target& target = table.rows[i].target;
     absl::PrintF(
         "  %-32s %9s %8s %9s %9s %9s %9s", table.rows[i].name,
@@ -103,8 +112,8 @@ void Report::Print(const Table& table, const std::vector<Figures>& figures,
             : "",
         Time(figure.cpu_ns), Time(figure.p50_ns), Time(figure.p99_ns),
         Time(figure.p999_ns));
-    const double rate = ours.per_second / figure.per_second;
-    const double p50 = ours.p50_ns / figure.p50_ns;
+    const double rate = Ratio(runs[0], runs[i], &Figures::per_second);
+    const double p50 = Ratio(runs[0], runs[i], &Figures::p50_ns);
     if (target.p50_at_most != 0) {
       absl::PrintF("  %.2f of its p50, at most %.2f:%s", p50,
                    target.p50_at_most, Judge(p50 <= target.p50_at_most));

@@ -1,6 +1,7 @@
 // Peers side by side: each is measured once in every round, so that whatever
 // the host does to the machine meanwhile is done to all of them, and the median
-// of the rounds counts. Only ratios within one table mean much.
+// of the rounds counts: of a ratio, that of the rounds' ratios. Only ratios
+// within one table mean much.
 #ifndef TOOLS_BENCH_REPORT_H_
 #define TOOLS_BENCH_REPORT_H_
 
@@ -53,7 +54,8 @@ class Report {
   // one CPU to the other than it can, before or after.
   Figures Measure(const Row& row, std::vector<double>* lines);
   bool IsLineNormal(double line_ns);
-  void Print(const Table& table, const std::vector<Figures>& figures,
+  // `runs` are the rounds of each row.
+  void Print(const Table& table, const std::vector<std::vector<Figures>>& runs,
              double line_ns);
   // " met" or " MISSED", which is counted.
   const char* Judge(bool is_met);

@@ -2,6 +2,9 @@
 #ifndef TOOLS_BENCH_ROWS_H_
 #define TOOLS_BENCH_ROWS_H_
 
+#include <cstddef>
+#include <utility>
+
 #include "tools/bench/measure.h"
 #include "tools/bench/peers/peer.h"
 #include "tools/bench/report.h"
@@ -22,6 +25,18 @@ Row Trip(const Load& load, const RoundTrip& how, const Target& target = {}) {
   return {Peer::kName,
           [load, how] { return MeasureRoundTrip<Peer>(load, how, timing); },
           target};
+}
+
+// The same with all Buffers at this place of a page.
+inline Row Placed(size_t place, Row row) {
+  return {row.name,
+          [place, measure = std::move(row.measure)] {
+            const size_t before = std::exchange(buffer_place, place);
+            const Figures figures = measure();
+            buffer_place = before;
+            return figures;
+          },
+          row.target};
 }
 
 }  // namespace bench

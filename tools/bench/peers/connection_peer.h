@@ -2,7 +2,11 @@
 #ifndef TOOLS_BENCH_PEERS_CONNECTION_PEER_H_
 #define TOOLS_BENCH_PEERS_CONNECTION_PEER_H_
 
+#include <endian.h>
+
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <string>
 #include <thread>
 #include <utility>
@@ -149,6 +153,60 @@ class SameFdsPeer : public ConnectionPeer<kDuplex> {
   struct Receiver : FdReceiver {
     Receiver(SameFdsPeer& peer, int)
         : FdReceiver(peer.ends_.first.poll_fd(), peer.bytes_) {}
+  };
+};
+
+// The same with the header that a Connection sends, which lies before the
+// message already: the least that a Connection can do over such a descriptor.
+// Read along with the message, or before it, as must be done where nothing may
+// be read ahead.
+template <bool kDuplex, bool kHeaderFirst>
+class FramesByHandPeer : public SameFdsPeer<kDuplex> {
+ public:
+  static constexpr const char* kName =
+      kHeaderFirst ? "with a header, read first" : "with a header";
+
+  using SameFdsPeer<kDuplex>::SameFdsPeer;
+
+  class Sender {
+   public:
+    Sender(FramesByHandPeer& peer, int)
+        : fd_(peer.ends_.second.poll_fd()), buffer_(peer.bytes_) {}
+    template <typename Fill>
+    void Send(size_t bytes, Fill fill) {
+      fill(buffer_.data());
+      const uint32_t size = htobe32(static_cast<uint32_t>(bytes));
+      std::byte* const frame = buffer_.data() - sizeof(size);
+      std::memcpy(frame, &size, sizeof(size));
+      WriteWhole(fd_, frame, sizeof(size) + bytes);
+    }
+
+   private:
+    const int fd_;
+    Buffer buffer_;
+  };
+
+  class Receiver {
+   public:
+    Receiver(FramesByHandPeer& peer, int)
+        : fd_(peer.ends_.first.poll_fd()), buffer_(peer.bytes_) {}
+    template <typename Use>
+    void Receive(Use use) {
+      uint32_t size = 0;
+      std::byte* const frame = buffer_.data() - sizeof(size);
+      if (kHeaderFirst) {
+        ReadWhole(fd_, frame, sizeof(size));
+        ReadWhole(fd_, buffer_.data(), buffer_.size());
+      } else {
+        ReadWhole(fd_, frame, sizeof(size) + buffer_.size());
+      }
+      std::memcpy(&size, frame, sizeof(size));
+      use(static_cast<const std::byte*>(buffer_.data()), be32toh(size));
+    }
+
+   private:
+    const int fd_;
+    Buffer buffer_;
   };
 };
 

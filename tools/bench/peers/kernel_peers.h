@@ -83,6 +83,22 @@ class PosixMqPeer {
   mqd_t queue_;
 };
 
+inline void WriteWhole(int fd, const std::byte* from, size_t bytes) {
+  for (size_t sent = 0; sent < bytes;) {
+    const ssize_t n = write(fd, from + sent, bytes - sent);
+    CheckCall(n > 0, "write");
+    sent += static_cast<size_t>(n);
+  }
+}
+
+inline void ReadWhole(int fd, std::byte* to, size_t bytes) {
+  for (size_t got = 0; got < bytes;) {
+    const ssize_t n = read(fd, to + got, bytes - got);
+    CheckCall(n > 0, "read");
+    got += static_cast<size_t>(n);
+  }
+}
+
 // write, of messages of one size, so they need no frames.
 class FdSender {
  public:
@@ -90,11 +106,7 @@ class FdSender {
   template <typename Fill>
   void Send(size_t bytes, Fill fill) {
     fill(buffer_.data());
-    for (size_t sent = 0; sent < bytes;) {
-      const ssize_t n = write(fd_, buffer_.data() + sent, bytes - sent);
-      CheckCall(n > 0, "write");
-      sent += static_cast<size_t>(n);
-    }
+    WriteWhole(fd_, buffer_.data(), bytes);
   }
 
  private:
@@ -108,11 +120,7 @@ class FdReceiver {
   FdReceiver(int fd, size_t bytes) : fd_(fd), buffer_(bytes) {}
   template <typename Use>
   void Receive(Use use) {
-    for (size_t got = 0; got < buffer_.size();) {
-      const ssize_t n = read(fd_, buffer_.data() + got, buffer_.size() - got);
-      CheckCall(n > 0, "read");
-      got += static_cast<size_t>(n);
-    }
+    ReadWhole(fd_, buffer_.data(), buffer_.size());
     use(static_cast<const std::byte*>(buffer_.data()), buffer_.size());
   }
 

@@ -49,7 +49,8 @@ struct Load {
 // everywhere.
 inline size_t buffer_place = 64;
 
-// For peers that copy: where the message is made, or looked at.
+// For peers that copy: where the message is made, or looked at. There is room
+// for a header before it.
 class Buffer {
  public:
   explicit Buffer(size_t bytes)
