@@ -138,6 +138,11 @@ absl::StatusOr<std::vector<std::string>> Connection::ReceiveBatch(
       if (!status.ok()) return Annotate(status, context);
     }
     while (true) {
+      if (const auto whole = TakeAhead(max_message_bytes_)) {
+        messages.emplace_back(reinterpret_cast<const char*>(whole->data()),
+                              whole->size());
+        continue;
+      }
       if (decoder_.at_boundary()) frame_deadline_.reset();
       absl::StatusOr<std::optional<std::string>> frame =
           decoder_.Decode(ahead_);

@@ -30,6 +30,10 @@
 // ipc/process/serve_forks.h). Linked statically (-static), that one is also the
 // faster of the two, as most of a fork is copying the maps of shared libraries.
 //
+// The server keeps a spare child, forked while it has nothing else to do, and
+// hands a request to it: who starts children now and then does not wait for a
+// fork (ForkServerOptions::keep_spare).
+//
 // Guarantees
 // - A child holds 0, 1, 2 (the server's, and so those that this process had),
 //   the descriptors that the request granted, those of

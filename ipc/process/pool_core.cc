@@ -199,7 +199,8 @@ absl::Status PoolCore::StartServer() {
                                std::vector<UniqueFd> fds) {
           return RunPoolWorker(function, plan, std::move(fds));
         }}},
-      {.keep_fds = {}, .death_signal = SIGKILL});
+      // A worker lasts, and seldom has to be replaced.
+      {.keep_fds = {}, .death_signal = SIGKILL, .keep_spare = false});
   if (!server.ok()) return Annotate(server.status(), "process pool");
   server_ = *std::move(server);
   server_is_gone_ = false;

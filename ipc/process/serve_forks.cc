@@ -10,18 +10,25 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/types/span.h"
 #include "ipc/base/posix_error.h"
 #include "ipc/process/fork_protocol.h"
 #include "ipc/process/process.h"
 
 namespace ipc::process {
 namespace {
+
+// After so long without anything to do a spare child is forked: not at once,
+// when it would take a CPU from the child that was just started, or from the
+// next request.
+constexpr int kIdleMs = 1;
 
 class Server {
  public:
@@ -45,18 +52,104 @@ class Server {
     if (!ends_.ok()) return 1;
 
     while (control_.ok() || !reports_.empty()) {
+      const bool wants_spare =
+          options_.keep_spare && control_.ok() && !spare_.has_value();
       pollfd ready[] = {{control_.get(), POLLIN, 0},
                         {ends_.get(), POLLIN, 0},
                         {client_.get(), POLLIN, 0}};
-      if (poll(ready, 3, -1) < 0) continue;
-      if (ready[2].revents != 0) return 0;
+      int n = poll(ready, 3, wants_spare ? kIdleMs : -1);
+      if (n == 0) {
+        MakeSpare();
+        n = poll(ready, 3, -1);
+      }
+      if (n < 0) continue;
+      if (ready[2].revents != 0) break;
       if (ready[1].revents != 0) ReapAll();
       if (ready[0].revents != 0) ServeOne();
+      if (!control_.ok()) EndSpare();
     }
+    EndSpare();
     return 0;
   }
 
  private:
+  // A child that waits for what it is to do.
+  struct Spare {
+    Process process;
+    UniqueFd control;  // takes a request as it came, and the granted fds
+  };
+
+  // If that fails, the next request tells why.
+  void MakeSpare() {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+      return;
+    }
+    UniqueFd ours(ends[0]);
+    UniqueFd theirs(ends[1]);
+    absl::StatusOr<Process> child = Process::Start(
+        [&] { return BeSpare(std::move(theirs)); }, Options({&theirs, 1}));
+    if (child.ok()) spare_.emplace(Spare{*std::move(child), std::move(ours)});
+  }
+
+  int BeSpare(UniqueFd control) {
+    std::vector<UniqueFd> fds;
+    const ssize_t n = ReceivePacket(control.get(), 0, fds);
+    control.Reset();
+    if (n <= 0) return 0;  // the server has ended
+    // A Ctrl-C before there was a request was not meant for it.
+    sigset_t early;
+    sigemptyset(&early);
+    sigaddset(&early, SIGINT);
+    const timespec now = {};
+    while (sigtimedwait(&early, nullptr, &now) > 0) {
+    }
+    const Request request = Parse(static_cast<size_t>(n));
+    return Run(functions_.find(request.name)->second, request.argument,
+               std::move(fds));
+  }
+
+  // The spare child, which now runs that request; none if there is none.
+  std::optional<Process> TakeSpare(absl::string_view packet,
+                                   const std::vector<UniqueFd>& fds) {
+    if (!spare_.has_value()) return std::nullopt;
+    iovec bytes = {.iov_base = const_cast<char*>(packet.data()),
+                   .iov_len = packet.size()};
+    msghdr message = {};
+    message.msg_iov = &bytes;
+    message.msg_iovlen = 1;
+    alignas(cmsghdr) char space[CMSG_SPACE(kMaxForkFds * sizeof(int))] = {};
+    if (!fds.empty()) {
+      message.msg_control = space;
+      message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
+      cmsghdr* part = CMSG_FIRSTHDR(&message);
+      part->cmsg_level = SOL_SOCKET;
+      part->cmsg_type = SCM_RIGHTS;
+      part->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
+      for (size_t i = 0; i < fds.size(); ++i) {
+        const int fd = fds[i].get();
+        std::memcpy(CMSG_DATA(part) + i * sizeof(int), &fd, sizeof(int));
+      }
+    }
+    if (RetryOnEintr([&] {
+          return sendmsg(spare_->control.get(), &message,
+                         MSG_NOSIGNAL | MSG_DONTWAIT);
+        }) < 0) {
+      return std::nullopt;  // somebody has killed it, or there is no room
+    }
+    std::optional<Process> child = std::move(spare_->process);
+    spare_.reset();
+    return child;
+  }
+
+  // So that it does not outlive us, not for a moment.
+  void EndSpare() {
+    if (!spare_.has_value()) return;
+    spare_->process.Kill().IgnoreError();
+    RetryOnEintr([&] { return waitpid(spare_->process.pid(), nullptr, 0); });
+    spare_.reset();
+  }
+
   void ReapAll() {
     // Before the children are looked for: a SIGCHLD that comes later counts.
     signalfd_siginfo info;
@@ -65,6 +158,7 @@ class Server {
     int status = 0;
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+      if (spare_.has_value() && spare_->process.pid() == pid) spare_.reset();
       const auto report = reports_.find(pid);
       if (report == reports_.end()) continue;  // an orphan that came to us
       ExitReport text = {};
@@ -82,7 +176,9 @@ class Server {
   // It has been sent before this process was started.
   bool ReceiveGreeting() {
     std::vector<UniqueFd> fds;
-    if (ReceivePacket(fds) != sizeof(ForkRequest) || fds.size() != 1) {
+    if (ReceivePacket(control_.get(), MSG_DONTWAIT, fds) !=
+            sizeof(ForkRequest) ||
+        fds.size() != 1) {
       return false;
     }
     client_ = std::move(fds.front());
@@ -90,7 +186,7 @@ class Server {
   }
 
   // Into `buffer_`, as recvmsg.
-  ssize_t ReceivePacket(std::vector<UniqueFd>& fds) {
+  ssize_t ReceivePacket(int control, int flags, std::vector<UniqueFd>& fds) {
     alignas(cmsghdr) char space[CMSG_SPACE((kMaxForkFds + 1) * sizeof(int))];
     iovec bytes = {.iov_base = buffer_.data(), .iov_len = buffer_.size()};
     msghdr message = {};
@@ -98,46 +194,60 @@ class Server {
     message.msg_iovlen = 1;
     message.msg_control = space;
     message.msg_controllen = sizeof(space);
-    const ssize_t n = RetryOnEintr([&] {
-      return recvmsg(control_.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-    });
+    const ssize_t n = RetryOnEintr(
+        [&] { return recvmsg(control, &message, MSG_CMSG_CLOEXEC | flags); });
     if (n >= 0) fds = TakeFds(message);
     return n;
   }
 
   void ServeOne() {
     std::vector<UniqueFd> fds;
-    const ssize_t n = ReceivePacket(fds);
+    const ssize_t n = ReceivePacket(control_.get(), MSG_DONTWAIT, fds);
     if (n < 0 && errno == EAGAIN) return;
-    ForkRequest request;
-    if (n < static_cast<ssize_t>(sizeof(request))) {
+    if (n < static_cast<ssize_t>(sizeof(ForkRequest))) {
       control_.Reset();  // the end, an error, or nonsense
       return;
     }
-    std::memcpy(&request, buffer_.data(), sizeof(request));
-    const absl::string_view text(buffer_.data() + sizeof(request),
-                                 static_cast<size_t>(n) - sizeof(request));
-    if (request.name_bytes > text.size()) {
+    const Request request = Parse(static_cast<size_t>(n));
+    const uint64_t number = request.head.number;
+    const uint32_t fd_count = request.head.fd_count;
+    if (request.head.name_bytes != request.name.size()) {
       control_.Reset();
       return;
     }
-    if (request.fd_count == 0) return KillDisowned(request.number);
-    if (fds.size() != request.fd_count) {
-      Answer(request.number,
-             absl::ResourceExhaustedError(absl::StrCat(
-                 "of ", request.fd_count, " descriptors only ", fds.size(),
-                 " fit into the server: raise its RLIMIT_NOFILE")));
+    if (fd_count == 0) return KillDisowned(number);
+    if (fds.size() != fd_count) {
+      Answer(number, absl::ResourceExhaustedError(absl::StrCat(
+                         "of ", fd_count, " descriptors only ", fds.size(),
+                         " fit into the server: raise its RLIMIT_NOFILE")));
       return;
     }
     UniqueFd report = std::move(fds.front());
     fds.erase(fds.begin());
     if (HasNoReader(report.get())) {
-      Answer(request.number, absl::CancelledError("the client gave up"));
+      Answer(number, absl::CancelledError("the client gave up"));
       return;
     }
-    Answer(request.number, Fork(text.substr(0, request.name_bytes),
-                                text.substr(request.name_bytes), std::move(fds),
-                                std::move(report)));
+    Answer(number, StartChild(request, std::move(fds), std::move(report)));
+  }
+
+  // What is in `buffer_`.
+  struct Request {
+    ForkRequest head;
+    absl::string_view name;  // shorter than head.name_bytes if that is nonsense
+    absl::string_view argument;
+    absl::string_view packet;  // all of it
+  };
+
+  // `bytes` of `buffer_`, which begin with a ForkRequest.
+  Request Parse(size_t bytes) const {
+    Request request = {};
+    request.packet = {buffer_.data(), bytes};
+    std::memcpy(&request.head, buffer_.data(), sizeof(request.head));
+    const absl::string_view text = request.packet.substr(sizeof(request.head));
+    request.name = text.substr(0, request.head.name_bytes);
+    request.argument = text.substr(request.name.size());
+    return request;
   }
 
   // If it has not been reaped, and so is who it was.
@@ -169,28 +279,41 @@ class Server {
     return fds;
   }
 
-  absl::StatusOr<Process> Fork(absl::string_view name,
-                               absl::string_view argument,
-                               std::vector<UniqueFd> fds, UniqueFd report) {
-    const auto function = functions_.find(name);
-    if (function == functions_.end()) {
-      return absl::NotFoundError(
-          absl::StrCat("no function \"", name, "\" is registered, but: ",
-                       absl::StrJoin(functions_, ", ",
-                                     [](std::string* out, const auto& entry) {
-                                       absl::StrAppend(out, entry.first);
-                                     })));
-    }
+  // What children have besides the standard three: `more`, and what the options
+  // say.
+  StartOptions Options(absl::Span<const UniqueFd> more) const {
     StartOptions start = {.keep_fds = options_.keep_fds,
                           .death_signal = options_.death_signal};
-    for (const UniqueFd& fd : fds) start.keep_fds->push_back(fd.get());
+    for (const UniqueFd& fd : more) start.keep_fds->push_back(fd.get());
+    return start;
+  }
+
+  // In a child.
+  int Run(const ForkFunction& function, absl::string_view argument,
+          std::vector<UniqueFd> fds) const {
+    pthread_sigmask(SIG_SETMASK, &mask_of_children_, nullptr);
+    return function(argument, std::move(fds));
+  }
+
+  absl::StatusOr<Process> StartChild(const Request& request,
+                                     std::vector<UniqueFd> fds,
+                                     UniqueFd report) {
+    const auto function = functions_.find(request.name);
+    if (function == functions_.end()) {
+      return absl::NotFoundError(absl::StrCat(
+          "no function \"", request.name, "\" is registered, but: ",
+          absl::StrJoin(functions_, ", ",
+                        [](std::string* out, const auto& entry) {
+                          absl::StrAppend(out, entry.first);
+                        })));
+    }
+    if (std::optional<Process> spare = TakeSpare(request.packet, fds)) {
+      reports_[spare->pid()] = std::move(report);
+      return *std::move(spare);
+    }
     absl::StatusOr<Process> child = Process::Start(
-        [&] {
-          // By the function that Start has just called: the page is there.
-          pthread_sigmask(SIG_SETMASK, &mask_of_children_, nullptr);
-          return function->second(argument, std::move(fds));
-        },
-        start);
+        [&] { return Run(function->second, request.argument, std::move(fds)); },
+        Options(fds));
     if (child.ok()) reports_[child->pid()] = std::move(report);
     return child;
   }
@@ -238,6 +361,7 @@ class Server {
   UniqueFd ends_;     // a signalfd of SIGCHLD
   sigset_t mask_of_children_ = {};
   std::map<pid_t, UniqueFd> reports_;  // of the children that live
+  std::optional<Spare> spare_;
   std::string buffer_;
 };
 

@@ -1,6 +1,11 @@
 // The server's side of a ForkServer (see ipc/process/fork_server.h): a loop
 // that forks a child for each request.
 //
+// If there is nothing to do for a millisecond it forks a spare one, which waits
+// for a request to be handed to it, so that who asks for a child now and then
+// does not wait for a fork. Without one it forks on request. (Android's zygote,
+// since version 10, does the same: its "unspecialized app processes".)
+//
 // A program that is nothing but such a server:
 //
 //   int main() {
@@ -34,6 +39,9 @@ struct ForkServerOptions {
   // Sent to every child when the server ends, and so when its client does; 0:
   // they live on.
   int death_signal = 0;
+  // Keeps a spare child, see above. It shows as a process that sleeps, and
+  // takes a place of RLIMIT_NPROC.
+  bool keep_spare = true;
 };
 
 // Where ForkServer::CreateFromProgram puts the server's end of the socket.

@@ -154,8 +154,12 @@ ForkServer StaticServer() {
 // Made when this process was small.
 ForkServer* own_server = nullptr;
 
-Figures MeasureForkServer(ForkServer& server) {
+// With the same pause before each start.
+constexpr double kNowAndThenNs = 5e6;
+
+Figures MeasureForkServer(ForkServer& server, double pause_ns = 0) {
   return MeasureRounds([&] {
+    Sleep(pause_ns);
     const Pipe pipe;
     const uint64_t start = Ticks();
     Process child = Started(server.Start("byte", "", {pipe.write_end.get()}));
@@ -176,8 +180,9 @@ Figures MeasureStartsOnly(ForkServer& server) {
 }
 
 // What the kernel takes for a fork and the child's first byte, of this process.
-Figures MeasureBareFork() {
+Figures MeasureBareFork(double pause_ns = 0) {
   return MeasureRounds([&] {
+    Sleep(pause_ns);
     const Pipe pipe;
     const uint64_t start = Ticks();
     const pid_t pid = fork();
@@ -206,8 +211,9 @@ class BareServer {
     waitpid(pid_, nullptr, 0);
   }
 
-  Figures Measure() const {
+  Figures Measure(double pause_ns = 0) const {
     return MeasureRounds([&] {
+      Sleep(pause_ns);
       const uint64_t start = Ticks();
       CheckCall(write(requests_.write_end.get(), "", 1) == 1, "write");
       bytes_.WaitForByte();
@@ -286,11 +292,28 @@ Table Functions() {
            {"fork, in a process forked early",
             [] { return bare_server->Measure(); }},
            {"Process::Start", MeasureStart},
-           {"fork", MeasureBareFork},
+           {"fork", [] { return MeasureBareFork(); }},
            {"Python's forkserver",
             [] { return MeasurePython("forkserver"); },
             {.rate_at_least = 5}},
            {"Python's fork", [] { return MeasurePython("fork"); }}}};
+}
+
+// A start every few milliseconds, for which a spare child is ready.
+Table NowAndThen() {
+  return {"a function, started every 5 ms by a small parent",
+          {{"ForkServer, static program",
+            [] {
+              ForkServer server = StaticServer();
+              return MeasureForkServer(server, kNowAndThenNs);
+            },
+            kFirstByte},
+           {"ForkServer, forked early",
+            [] { return MeasureForkServer(*own_server, kNowAndThenNs); },
+            kFirstByte},
+           {"fork, in a process forked early",
+            [] { return bare_server->Measure(kNowAndThenNs); }},
+           {"fork", [] { return MeasureBareFork(kNowAndThenNs); }}}};
 }
 
 Table Starts() {
@@ -315,7 +338,7 @@ Table Pools() {
 }
 
 std::vector<Table> OfASmallParent() {
-  return {Programs(), Functions(), Starts(), Pools()};
+  return {Programs(), Functions(), NowAndThen(), Starts(), Pools()};
 }
 
 // Measured while this process has that much memory.
@@ -352,7 +375,7 @@ std::vector<Table> OfALargeParent() {
       Sizes("ForkServer, forked early", MeasureOwnServer, kFirstByte),
       {"a function, started by a parent of 2 GiB",
        {{"Process::Start", With2GiB(MeasureStart)},
-        {"fork", With2GiB(MeasureBareFork)}}}};
+        {"fork", With2GiB([] { return MeasureBareFork(); })}}}};
 }
 
 int Main(int argc, char** argv) {
