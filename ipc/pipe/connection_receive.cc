@@ -195,6 +195,8 @@ absl::StatusOr<size_t> Connection::ReceiveInto(absl::Span<std::byte> buffer,
 
 inline std::optional<absl::Span<const std::byte>> Connection::TakeNext(
     size_t max_bytes, absl::Duration timeout) {
+  // Who was moved from still has a view of what the other one read ahead.
+  if (!fd_.ok()) return std::nullopt;
   if (ahead_.empty()) {
     if (!takes_next_ || expects_large_ || !decoder_.at_boundary() ||
         timeout != absl::InfiniteDuration() || !MakeBuffer()) {
@@ -359,7 +361,11 @@ bool Connection::IsSenderGone() const {
 }
 
 absl::Status Connection::ReadAhead(Deadline deadline) {
-  if (!MakeBuffer()) return decoder_.NoMemory(kBatchBytes);
+  if (!MakeBuffer()) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("there is no memory for a buffer of ", kBatchBytes,
+                     " bytes: nothing was lost, try again"));
+  }
   const absl::Span<std::byte> buffer(buffer_->bytes);
   absl::StatusOr<size_t> n = ReadFromKernel(buffer, deadline);
   if (!n.ok()) return n.status();

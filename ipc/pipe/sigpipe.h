@@ -6,7 +6,7 @@
 //
 //   SigpipeGuard guard;
 //   n = write(fd, data, size);
-//   if (n < 0 && errno == EPIPE) guard.Consume();
+//   if (n < 0 ? errno == EPIPE : n < size) guard.Consume();
 //
 // Needed for pipes only, and only where the kernel has no RWF_NOSIGNAL: sockets
 // have MSG_NOSIGNAL.
@@ -38,8 +38,9 @@ class SigpipeGuard {
   // Restores the signal mask. Leaves errno as it was.
   ~SigpipeGuard();
 
-  // After a write that failed with EPIPE: takes away the SIGPIPE that it
-  // caused. Leaves errno as it was.
+  // After a write that failed with EPIPE, or wrote less than it was to, in the
+  // middle of which the last reader may have gone: takes away the SIGPIPE that
+  // it caused, if it did. Leaves errno as it was.
   void Consume() const;
 
  private:

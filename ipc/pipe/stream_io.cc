@@ -93,6 +93,12 @@ ssize_t ReadFrom(const Stream& stream, absl::Span<std::byte> bytes, bool wait,
   return n;
 }
 
+size_t Sum(const iovec* parts, int count) {
+  size_t sum = 0;
+  for (int i = 0; i < count; ++i) sum += parts[i].iov_len;
+  return sum;
+}
+
 // Writes to a pipe by pwritev2 with `flags`, doing what RWF_NOSIGNAL does by
 // other means if need be. There are no other means for RWF_NOWAIT: EAGAIN.
 ssize_t WritePipe(const Stream& stream, const iovec* parts, int count,
@@ -111,7 +117,10 @@ ssize_t WritePipe(const Stream& stream, const iovec* parts, int count,
       SigpipeGuard guard;
       n = known == 0 ? writev(fd, parts, count)
                      : pwritev2(fd, parts, count, -1, known);
-      if (n < 0 && errno == EPIPE) guard.Consume();
+      // The last reader may go in the middle: then it is raised as well.
+      if (n < 0 ? errno == EPIPE : static_cast<size_t>(n) < Sum(parts, count)) {
+        guard.Consume();
+      }
     }
     if (n >= 0 || !NoteMissing(stream, errno, known)) return n;
   }

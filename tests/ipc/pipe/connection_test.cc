@@ -50,8 +50,10 @@ using ::testing::HasSubstr;
 constexpr absl::Duration kShort = absl::Milliseconds(20);
 constexpr size_t kMebibyte = 1 << 20;
 
-// Where something must not hang but is allowed to take its time.
+// Where something must not hang but is allowed to take its time. Or for ever:
+// who has no time limit goes other ways.
 constexpr absl::Duration kLong = absl::Minutes(5);
+absl::Duration patience = kLong;
 
 std::string Pattern(size_t size, unsigned start = 0) {
   std::string text(size, '\0');
@@ -83,37 +85,51 @@ std::string Frame(absl::string_view payload) {
     EXPECT_EQ(status_.code(), (expected)) << status_; \
   } while (false)
 
-#define EXPECT_RECEIVES(connection, expected)                                  \
-  do {                                                                         \
-    const absl::StatusOr<std::string> received_ = (connection).Receive(kLong); \
-    ASSERT_TRUE(received_.ok()) << received_.status();                         \
-    EXPECT_TRUE(absl::string_view(expected) == *received_)                     \
-        << received_->size();                                                  \
+#define EXPECT_RECEIVES(connection, expected)              \
+  do {                                                     \
+    const absl::StatusOr<std::string> received_ =          \
+        (connection).Receive(patience);                    \
+    ASSERT_TRUE(received_.ok()) << received_.status();     \
+    EXPECT_TRUE(absl::string_view(expected) == *received_) \
+        << received_->size();                              \
   } while (false)
 
-#define EXPECT_SENDS(connection, message)                           \
-  do {                                                              \
-    const absl::Status status_ = (connection).Send(message, kLong); \
-    ASSERT_TRUE(status_.ok()) << status_;                           \
+#define EXPECT_SENDS(connection, message)                              \
+  do {                                                                 \
+    const absl::Status status_ = (connection).Send(message, patience); \
+    ASSERT_TRUE(status_.ok()) << status_;                              \
   } while (false)
 
 struct Kind {
   bool duplex = false;  // a socketpair, not a pipe
   bool read_ahead = false;
+  bool for_ever = false;  // waits without a time limit
 };
 
-constexpr Kind kKinds[] = {{false, false}, {true, false}};
-constexpr Kind kKindsReadingAhead[] = {{false, true}, {true, true}};
+constexpr Kind kKinds[] = {{.duplex = false},
+                           {.duplex = true},
+                           {.duplex = false, .for_ever = true},
+                           {.duplex = true, .for_ever = true}};
+constexpr Kind kKindsReadingAhead[] = {
+    {.duplex = false, .read_ahead = true},
+    {.duplex = true, .read_ahead = true},
+    {.duplex = false, .read_ahead = true, .for_ever = true},
+    {.duplex = true, .read_ahead = true, .for_ever = true}};
 
 std::string NameOf(const ::testing::TestParamInfo<Kind>& info) {
   return absl::StrCat(info.param.duplex ? "Socketpair" : "Pipe",
-                      info.param.read_ahead ? "ReadingAhead" : "");
+                      info.param.read_ahead ? "ReadingAhead" : "",
+                      info.param.for_ever ? "ForEver" : "");
 }
 
 // Two ends.
 class ConnectionTest : public ::testing::TestWithParam<Kind> {
  protected:
-  void SetUp() override { Create({}); }
+  void SetUp() override {
+    patience = GetParam().for_ever ? absl::InfiniteDuration() : kLong;
+    Create({});
+  }
+  void TearDown() override { patience = kLong; }
 
   void Create(Connection::Options options) {
     options.read_ahead = GetParam().read_ahead;
@@ -152,7 +168,7 @@ TEST_P(ConnectionTest, Connection) {
   Child child = Child::Fork([&] {
     receiver().Close();
     for (const size_t size : {0, 1, 5, 100'000}) {
-      if (!sender().Send(Pattern(size), kLong).ok()) return 1;
+      if (!sender().Send(Pattern(size), patience).ok()) return 1;
     }
     return 0;
   });
@@ -160,7 +176,7 @@ TEST_P(ConnectionTest, Connection) {
   for (const size_t size : {0, 1, 5, 100'000}) {
     EXPECT_RECEIVES(receiver(), Pattern(size));
   }
-  EXPECT_CODE(receiver().Receive(kLong).status(), StatusCode::kOutOfRange);
+  EXPECT_CODE(receiver().Receive(patience).status(), StatusCode::kOutOfRange);
   EXPECT_EQ(child.Wait(), 0);
 }
 
@@ -197,8 +213,8 @@ TEST(ConnectionPairTest, SpawnClose) {
   Connection& child_conn = ends->second;
   Child child = Child::Fork([&] {
     conn.Close();
-    absl::StatusOr<std::string> message = child_conn.Receive(kLong);
-    return message.ok() && child_conn.Send(*message, kLong).ok() ? 0 : 1;
+    absl::StatusOr<std::string> message = child_conn.Receive(patience);
+    return message.ok() && child_conn.Send(*message, patience).ok() ? 0 : 1;
   });
   child_conn.Close();
   EXPECT_SENDS(conn, "hello");
@@ -268,7 +284,7 @@ TEST_P(ConnectionTest, EmptyString) {
                 return ready.ok() && !*ready;
               }));
   EXPECT_SENDS(sender(), "");
-  EXPECT_TRUE(receiver().Poll(kLong).value());
+  EXPECT_TRUE(receiver().Poll(patience).value());
   EXPECT_TRUE(receiver().Poll().value());
   EXPECT_RECEIVES(receiver(), "");
   EXPECT_FALSE(receiver().Poll().value());
@@ -279,18 +295,18 @@ TEST_P(ConnectionTest, Strings) {
   Child child = Child::Fork([&] {
     receiver().Close();
     for (const std::string& s : strings) {
-      if (!sender().Send(s, kLong).ok()) return 1;
+      if (!sender().Send(s, patience).ok()) return 1;
     }
     return 0;
   });
   sender().Close();
   for (const std::string& s : strings) {
-    EXPECT_TRUE(receiver().Poll(kLong).value());
+    EXPECT_TRUE(receiver().Poll(patience).value());
     EXPECT_RECEIVES(receiver(), s);
   }
   // The end of the stream is something to receive, too.
-  EXPECT_TRUE(receiver().Poll(kLong).value());
-  EXPECT_CODE(receiver().Receive(kLong).status(), StatusCode::kOutOfRange);
+  EXPECT_TRUE(receiver().Poll(patience).value());
+  EXPECT_CODE(receiver().Receive(patience).status(), StatusCode::kOutOfRange);
   EXPECT_EQ(child.Wait(), 0);
 }
 
@@ -298,7 +314,7 @@ TEST_P(ConnectionTest, Strings) {
 TEST_P(ConnectionTest, Boundaries) {
   Child child = Child::Fork([&] {
     sender().Close();
-    const absl::StatusOr<bool> ready = receiver().Poll(kLong);
+    const absl::StatusOr<bool> ready = receiver().Poll(patience);
     return ready.ok() && *ready ? 0 : 1;
   });
   EXPECT_SENDS(sender(), "first");
@@ -353,7 +369,8 @@ TEST_P(ConnectionTest, ReceivesIntoABuffer) {
   });
   std::string buffer(kMebibyte, '\0');
   for (const size_t size : {size_t{0}, size_t{100}, kMebibyte}) {
-    absl::StatusOr<size_t> n = receiver().ReceiveInto(Writable(buffer), kLong);
+    absl::StatusOr<size_t> n =
+        receiver().ReceiveInto(Writable(buffer), patience);
     ASSERT_TRUE(n.ok()) << n.status();
     EXPECT_EQ(*n, size);
     EXPECT_TRUE(buffer.substr(0, *n) == Pattern(size));
@@ -442,17 +459,17 @@ TEST_P(ConnectionTest, WithoutMemoryAMessageIsResourceExhausted) {
     while (char* const more = new (std::nothrow) char[kMebibyte]) {
       all.emplace_back(more);
     }
-    if (!absl::IsResourceExhausted(receiver().Receive(kLong).status())) {
+    if (!absl::IsResourceExhausted(receiver().Receive(patience).status())) {
       return 2;
     }
-    if (!absl::IsResourceExhausted(receiver().Receive(kLong).status())) {
+    if (!absl::IsResourceExhausted(receiver().Receive(patience).status())) {
       return 3;
     }
     return 0;
   });
   receiver().Close();
   // It closes before all is sent.
-  EXPECT_CODE(sender().Send(Pattern(16 * kMebibyte), kLong),
+  EXPECT_CODE(sender().Send(Pattern(16 * kMebibyte), patience),
               StatusCode::kUnavailable);
   EXPECT_EQ(child.Wait(), 0);
 }
@@ -465,7 +482,7 @@ TEST_P(ConnectionTest, ACleanEndIsOutOfRange) {
   sender().Close();
   EXPECT_RECEIVES(receiver(), "last");
   EXPECT_CODE(receiver().Receive().status(), StatusCode::kOutOfRange);
-  EXPECT_CODE(receiver().Receive(kLong).status(), StatusCode::kOutOfRange);
+  EXPECT_CODE(receiver().Receive(patience).status(), StatusCode::kOutOfRange);
   EXPECT_CODE(receiver().Receive(absl::ZeroDuration()).status(),
               StatusCode::kOutOfRange);
 }
@@ -502,10 +519,10 @@ TEST_P(ConnectionTest, APeerKilledInsideAMessageIsDataLoss) {
     return sender().Send(Pattern(5 * kMebibyte)).ok() ? 0 : 1;
   });
   sender().Close();
-  ASSERT_TRUE(receiver().Poll(kLong).value());
+  ASSERT_TRUE(receiver().Poll(patience).value());
   ASSERT_EQ(kill(child.pid(), SIGKILL), 0);
   EXPECT_EQ(child.Wait(), -SIGKILL);
-  const absl::Status status = receiver().Receive(kLong).status();
+  const absl::Status status = receiver().Receive(patience).status();
   EXPECT_CODE(status, StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()), HasSubstr("of the 5242880 bytes"));
 }
@@ -519,7 +536,7 @@ TEST_P(ConnectionTest, APeerKilledBetweenMessagesIsACleanEnd) {
   sender().Close();
   EXPECT_EQ(child.Wait(), -SIGKILL);
   EXPECT_RECEIVES(receiver(), "sent");
-  EXPECT_CODE(receiver().Receive(kLong).status(), StatusCode::kOutOfRange);
+  EXPECT_CODE(receiver().Receive(patience).status(), StatusCode::kOutOfRange);
 }
 
 TEST_P(ConnectionTest, SendToAClosedPeerIsUnavailable) {
@@ -588,10 +605,10 @@ TEST_P(ConnectionTest, SendLeavesSomebodyElsesSigpipePending) {
 TEST_P(ConnectionTest, APeerThatClosesDuringASendIsUnavailable) {
   std::thread thread([&] {
     // The sender is under way, and cannot finish.
-    EXPECT_TRUE(receiver().Poll(kLong).value());
+    EXPECT_TRUE(receiver().Poll(patience).value());
     receiver().Close();
   });
-  const absl::Status status = sender().Send(Pattern(5 * kMebibyte), kLong);
+  const absl::Status status = sender().Send(Pattern(5 * kMebibyte), patience);
   thread.join();
   EXPECT_CODE(status, StatusCode::kUnavailable);
   EXPECT_CODE(sender().Send("x"), StatusCode::kUnavailable);
@@ -746,7 +763,7 @@ TEST_P(ConnectionTest, ASendThatWroteAPartEndsTheConnection) {
   }
   EXPECT_CODE(sender().Release().status(), StatusCode::kFailedPrecondition);
   sender().Close();
-  EXPECT_CODE(receiver().Receive(kLong).status(), StatusCode::kDataLoss);
+  EXPECT_CODE(receiver().Receive(patience).status(), StatusCode::kDataLoss);
 }
 
 TEST_P(ConnectionTest, TimeoutsLeaveTheFileStatusFlagsAlone) {
@@ -806,7 +823,7 @@ TEST_P(ConnectionTest, MessagesSurviveAStormOfSignals) {
     receiver().Close();
     for (int i = 0; i < kMessages; ++i) {
       const absl::Duration timeout =
-          i % 2 == 0 ? absl::InfiniteDuration() : kLong;
+          i % 2 == 0 ? absl::InfiniteDuration() : patience;
       if (!sender().Send(Pattern(kMebibyte + i, i), timeout).ok()) return 1;
     }
     return 0;
@@ -900,12 +917,24 @@ TEST_P(ReadAheadTest, WhatWasReadIsReadyWithoutTheDescriptor) {
   EXPECT_EQ(poll(&p, 1, 0), 0) << "the kernel has nothing left";
   EXPECT_TRUE(receiver().is_ready());
   EXPECT_THAT(receiver().Poll(), IsOkAndHolds(true));
-  EXPECT_THAT(WaitAny({&receiver()}, kLong),
+  EXPECT_THAT(WaitAny({&receiver()}, patience),
               IsOkAndHolds(std::vector<size_t>{0}));
   EXPECT_RECEIVES(receiver(), "");
   EXPECT_RECEIVES(receiver(), "third");
   EXPECT_FALSE(receiver().is_ready());
   EXPECT_THAT(receiver().Poll(), IsOkAndHolds(false));
+}
+
+TEST_P(ReadAheadTest, WhatWasReadGoesWithTheConnection) {
+  for (const char* const message : {"first", "second", "third"}) {
+    EXPECT_SENDS(sender(), message);
+  }
+  EXPECT_RECEIVES(receiver(), "first");
+  Connection moved = std::move(receiver());
+  EXPECT_CODE(receiver().Receive().status(), StatusCode::kFailedPrecondition);
+  EXPECT_RECEIVES(moved, "second");
+  moved.Close();
+  EXPECT_CODE(moved.Receive().status(), StatusCode::kFailedPrecondition);
 }
 
 TEST_P(ReadAheadTest, ReleaseLosesNothing) {
@@ -928,7 +957,7 @@ TEST_P(ReadAheadTest, WaysOfReceivingMayBeMixed) {
   Child child = Child::Fork([&] {
     receiver().Close();
     for (const std::string& message : messages) {
-      if (!sender().Send(message, kLong).ok()) return 1;
+      if (!sender().Send(message, patience).ok()) return 1;
     }
     return 0;
   });
@@ -937,25 +966,25 @@ TEST_P(ReadAheadTest, WaysOfReceivingMayBeMixed) {
   std::string buffer(200'000, '\0');
   for (int turn = 0; received.size() < messages.size(); ++turn) {
     if (turn % 3 == 0) {
-      absl::StatusOr<std::string> message = receiver().Receive(kLong);
+      absl::StatusOr<std::string> message = receiver().Receive(patience);
       ASSERT_TRUE(message.ok()) << message.status();
       received.push_back(*std::move(message));
     } else if (turn % 3 == 1) {
       const absl::StatusOr<size_t> size = receiver().ReceiveInto(
           absl::MakeSpan(reinterpret_cast<std::byte*>(buffer.data()),
                          buffer.size()),
-          kLong);
+          patience);
       ASSERT_TRUE(size.ok()) << size.status();
       received.push_back(buffer.substr(0, *size));
     } else if (turn % 9 == 2) {
       absl::StatusOr<std::vector<std::string>> batch =
-          receiver().ReceiveBatch(kLong);
+          receiver().ReceiveBatch(patience);
       ASSERT_TRUE(batch.ok()) << batch.status();
       for (std::string& message : *batch) received.push_back(message);
     }
   }
   EXPECT_TRUE(received == messages);
-  EXPECT_CODE(receiver().Receive(kLong).status(), StatusCode::kOutOfRange);
+  EXPECT_CODE(receiver().Receive(patience).status(), StatusCode::kOutOfRange);
   EXPECT_EQ(child.Wait(), 0);
 }
 
@@ -1017,7 +1046,7 @@ TEST(PipeTest, SendersOfSmallMessagesMayShareAnEnd) {
   writer.Close();
   int next[kSenders] = {};
   for (int n = 0; n < kSenders * kMessages; ++n) {
-    absl::StatusOr<std::string> message = reader.Receive(kLong);
+    absl::StatusOr<std::string> message = reader.Receive(patience);
     ASSERT_TRUE(message.ok()) << message.status();
     const int s = static_cast<unsigned char>((*message)[0]);
     ASSERT_LT(s, kSenders);
@@ -1027,7 +1056,7 @@ TEST(PipeTest, SendersOfSmallMessagesMayShareAnEnd) {
     EXPECT_TRUE(*message == expected) << "message " << i << " of sender " << s;
   }
   for (std::thread& thread : threads) thread.join();
-  EXPECT_CODE(reader.Receive(kLong).status(), StatusCode::kOutOfRange);
+  EXPECT_CODE(reader.Receive(patience).status(), StatusCode::kOutOfRange);
 }
 
 TEST(SocketpairTest, OneThreadSendsWhileAnotherReceives) {
@@ -1037,7 +1066,7 @@ TEST(SocketpairTest, OneThreadSendsWhileAnotherReceives) {
   auto& [a, b] = *ends;
   std::thread echo([&b = b] {
     while (true) {
-      absl::StatusOr<std::string> message = b.Receive(kLong);
+      absl::StatusOr<std::string> message = b.Receive(patience);
       if (absl::IsOutOfRange(message.status())) break;
       ASSERT_TRUE(message.ok()) << message.status();
       EXPECT_SENDS(b, *message);
@@ -1127,7 +1156,7 @@ TEST(PipeTest, WhatOnePipeLacksOthersHave) {
   absl::StatusOr<Connection> reader = Reopen(ends->first, O_RDONLY);
   absl::StatusOr<Connection> writer = Reopen(ends->second, O_WRONLY);
   ASSERT_TRUE(reader.ok() && writer.ok());
-  EXPECT_CODE(writer->Send("x", kLong), StatusCode::kOk);
+  EXPECT_CODE(writer->Send("x", patience), StatusCode::kOk);
   EXPECT_RECEIVES(*reader, "x");
   Child child = Child::Fork([&] {
     sock_filter filter[] = {
@@ -1141,7 +1170,8 @@ TEST(PipeTest, WhatOnePipeLacksOthersHave) {
         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
       return 1;
     }
-    return ends->second.Send("y", kLong).ok() && ends->first.Receive(kLong).ok()
+    return ends->second.Send("y", patience).ok() &&
+                   ends->first.Receive(patience).ok()
                ? 0
                : 2;
   });
@@ -1156,7 +1186,7 @@ TEST(PipeTest, ADescriptorThatIsNoPipeAnyMore) {
   const UniqueFd other(open("/dev/null", O_WRONLY | O_CLOEXEC));
   ASSERT_EQ(dup3(other.get(), writer.fd(), O_CLOEXEC), writer.fd());
   // Whatever it says about it; but it does not hang.
-  (void)writer.Send(Pattern(kMebibyte), kLong);
+  (void)writer.Send(Pattern(kMebibyte), patience);
 }
 
 absl::Status FromFdError(int fd) {

@@ -23,6 +23,7 @@ namespace ipc::pipe {
 namespace {
 
 constexpr absl::Duration kLong = absl::Minutes(5);
+constexpr absl::Duration kForEver = absl::InfiniteDuration();
 constexpr size_t kPage = 4096;
 
 // Around where the way changes: behind a header of four bytes, 2 KiB on, and
@@ -62,6 +63,8 @@ void Fill(absl::Span<std::byte> bytes, size_t seed) {
 struct Case {
   bool duplex;
   Connection::Options options;
+  // Who has no time limit goes other ways.
+  absl::Duration timeout;
   std::string name;
 };
 
@@ -83,7 +86,7 @@ class CopyPlaceTest : public ::testing::TestWithParam<Case> {
         for (const size_t place : kPlaces) {
           const Placed message(size, place);
           Fill(message.bytes(), size + place);
-          EXPECT_TRUE(ends_->second.Send(message.text(), kLong).ok());
+          EXPECT_TRUE(ends_->second.Send(message.text(), timeout()).ok());
         }
       }
     });
@@ -97,6 +100,8 @@ class CopyPlaceTest : public ::testing::TestWithParam<Case> {
     sender.join();
   }
 
+  static absl::Duration timeout() { return GetParam().timeout; }
+
   std::unique_ptr<std::pair<Connection, Connection>> ends_;
 };
 
@@ -104,9 +109,12 @@ std::vector<Case> Cases() {
   std::vector<Case> cases;
   for (const bool duplex : {false, true}) {
     const std::string kind = duplex ? "Socketpair" : "Pipe";
-    cases.push_back({duplex, {}, kind});
-    cases.push_back({duplex, {.read_ahead = true}, kind + "ReadsAhead"});
-    cases.push_back({duplex, {.watch_sender = true}, kind + "Watched"});
+    cases.push_back({duplex, {}, kLong, kind});
+    cases.push_back({duplex, {}, kForEver, kind + "ForEver"});
+    cases.push_back({duplex, {.read_ahead = true}, kLong, kind + "ReadsAhead"});
+    cases.push_back(
+        {duplex, {.read_ahead = true}, kForEver, kind + "ReadsAheadForEver"});
+    cases.push_back({duplex, {.watch_sender = true}, kLong, kind + "Watched"});
   }
   return cases;
 }
@@ -123,7 +131,7 @@ TEST_P(CopyPlaceTest, ReceiveInto) {
     const Placed buffer(expected.size() + 1, place);
     buffer.bytes().back() = std::byte{0x5a};
     const auto into = buffer.bytes().first(expected.size());
-    absl::StatusOr<size_t> n = ends_->first.ReceiveInto(into, kLong);
+    absl::StatusOr<size_t> n = ends_->first.ReceiveInto(into, timeout());
     ASSERT_TRUE(n.ok()) << n.status();
     ASSERT_EQ(*n, expected.size());
     // Not EXPECT_EQ, which would print a MiB.
@@ -135,7 +143,7 @@ TEST_P(CopyPlaceTest, ReceiveInto) {
 
 TEST_P(CopyPlaceTest, Receive) {
   SendAll([&](absl::string_view expected, const std::string& what) {
-    absl::StatusOr<std::string> message = ends_->first.Receive(kLong);
+    absl::StatusOr<std::string> message = ends_->first.Receive(timeout());
     ASSERT_TRUE(message.ok()) << message.status();
     EXPECT_TRUE(*message == expected) << what;
   });
@@ -143,7 +151,7 @@ TEST_P(CopyPlaceTest, Receive) {
 
 TEST_P(CopyPlaceTest, ReceiveCord) {
   SendAll([&](absl::string_view expected, const std::string& what) {
-    absl::StatusOr<absl::Cord> message = ends_->first.ReceiveCord(kLong);
+    absl::StatusOr<absl::Cord> message = ends_->first.ReceiveCord(timeout());
     ASSERT_TRUE(message.ok()) << message.status();
     EXPECT_TRUE(*message == expected) << what;
   });
