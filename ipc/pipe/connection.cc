@@ -28,7 +28,7 @@ constexpr size_t kCopiedBytes = 4096;
 // A message of a batch of no more is copied next to those before it.
 constexpr size_t kGatheredBytes = 1024;
 
-// What goes by a first call of its own, of a message that goes by two.
+// What goes by a first call of its own at least, of a message that goes by two.
 constexpr size_t kFirstBytes = 2048;
 
 // What FromFd learns about a descriptor.
@@ -120,23 +120,33 @@ constexpr BufferSizes SizesOf(StreamKind kind) {
 
 // How much of a message goes by a first call, of its own; 0: all goes by one.
 //
-// A call fills pages from their beginnings, so this decides where in its page a
-// byte lies in the kernel, and with that how fast it is copied there and from
-// there (see ipc/base/copy.h). Behind a header nothing is aligned; in a pipe,
-// what is sent from the beginning of a page is copied slowly, and so is what is
-// received to 16 bytes behind that, where malloc has large blocks begin. 2 KiB
-// further on all is well, whatever the peer's memory is.
+// A call fills pages from their beginnings, but for what is over of whole
+// pages, its tail, which comes first, behind what is there if it fits. So this
+// decides where in its page a byte lies in the kernel, and with that how fast
+// it is copied there and from there (see ipc/base/copy.h). Behind a header
+// nothing is aligned; in a pipe, what is sent from the beginning of a page is
+// copied slowly, and so is what is received to 16 bytes behind that, where
+// malloc has large blocks begin. 2 KiB further on all is well, whatever the
+// peer's memory is: if the first call is longer than the tail of all, so that
+// the second one's does not fit behind it. An empty pipe takes no more pages
+// for two calls then.
 //
 // On a shared CPU the peer wakes up between the two calls, which costs up to a
 // tenth, unless the message is so large that it does so anyway.
 size_t FirstBytes(StreamKind kind, absl::Span<const std::byte> message,
                   size_t header_size) {
+  constexpr size_t kPage = 4096;
+  constexpr size_t kLine = 64;
   const uintptr_t place = PlaceOf(message.data());
   if (message.size() <= SizesOf(kind).usual &&
       !(kind == StreamKind::kPipe && IsSlowCopy(header_size, place))) {
     return 0;
   }
-  return IsSlowCopy(0, place + kFirstBytes) ? kFirstBytes / 2 : kFirstBytes;
+  const size_t tail = (header_size + message.size()) % kPage;
+  if (tail == 0 || tail > kPage - 4 * kLine) return 0;  // it would not be well
+  const size_t first =
+      std::max(kFirstBytes, (tail + kLine - 1) / kLine * kLine);
+  return IsSlowCopy(0, place + first) ? first + kLine : first;
 }
 
 }  // namespace
@@ -270,7 +280,11 @@ absl::Status Connection::SendLarge(absl::Span<const std::byte> message,
                                    absl::Duration timeout) {
   const FrameHeader header = EncodeFrameHeader(message.size());
   const size_t header_size = header.bytes().size();
-  const size_t first = FirstBytes(kind_, message, header_size);
+  // Who has a time limit may depend on what fits into a pipe that is not empty,
+  // which can be a page less by two calls.
+  const size_t first = timeout == absl::InfiniteDuration()
+                           ? FirstBytes(kind_, message, header_size)
+                           : 0;
   // A socket has less than a page of it next to the header; what would be
   // copied slowly to there is better copied before.
   const bool is_slow = kind_ == StreamKind::kSocket && first == 0 &&

@@ -183,13 +183,15 @@ class Connection final : public Waitable {
   ~Connection() override = default;
 
   // Sends one message, possibly empty. While the kernel's buffer is full, waits
-  // for the peer to receive. A `timeout` of zero or less tries once.
+  // for the peer to receive. A `timeout` of zero or less tries once. Without
+  // one a large message may go by two system calls, where that is faster.
   absl::Status Send(absl::string_view message,
                     absl::Duration timeout = absl::InfiniteDuration());
   absl::Status Send(absl::Span<const std::byte> message,
                     absl::Duration timeout = absl::InfiniteDuration());
-  // Without flattening a large one: header and chunks go in one writev, as long
-  // as there are fewer than IOV_MAX (1024) and the kernel has room.
+  // Without flattening a large one: header and chunks, if there is more than
+  // one, go in one writev, as long as there are fewer than IOV_MAX (1024) and
+  // the kernel has room.
   absl::Status Send(const absl::Cord& message,
                     absl::Duration timeout = absl::InfiniteDuration());
   // Sends many messages in as few system calls as the kernel's buffer allows,

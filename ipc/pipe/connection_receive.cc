@@ -206,7 +206,8 @@ inline std::optional<absl::Span<const std::byte>> Connection::TakeNext(
       TryReadAhead(kBatchBytes);
     } else if (TryReadAhead(FrameHeader::kShortSize)) {
       const std::optional<uint32_t> size = PayloadBytes(ahead_);
-      if (size > uint32_t{0} && size <= std::min(max_bytes, kLargeBytes)) {
+      if (size > uint32_t{0} &&
+          size <= std::min({max_bytes, max_message_bytes_, kLargeBytes})) {
         TryReadAhead(*size);
       }
     }

@@ -421,6 +421,15 @@ TEST_P(ConnectionTest, RefusesAFrameAboveTheLimitAndSaysSoEverAfter) {
   EXPECT_CODE(receiver().Release().status(), StatusCode::kFailedPrecondition);
 }
 
+// At its header: the rest may never come.
+TEST_P(ConnectionTest, RefusesAFrameAboveTheLimitBeforeItsPayload) {
+  Create({.max_message_bytes = 100});
+  WriteRaw(sender().fd(), Frame(Pattern(200)).substr(0, 4));
+  std::string buffer(1000, '\0');
+  EXPECT_CODE(receiver().ReceiveInto(Writable(buffer), patience).status(),
+              StatusCode::kResourceExhausted);
+}
+
 TEST_P(ConnectionTest, RefusesACorruptHeader) {
   WriteRaw(sender().fd(), "\xff\xff\xff\xfejunk");
   EXPECT_CODE(receiver().Receive().status(), StatusCode::kDataLoss);
