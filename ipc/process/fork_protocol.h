@@ -24,8 +24,14 @@
 #ifndef IPC_PROCESS_FORK_PROTOCOL_H_
 #define IPC_PROCESS_FORK_PROTOCOL_H_
 
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
 #include <cstddef>
 #include <cstdint>
+
+#include "absl/types/span.h"
 
 namespace ipc::process {
 
@@ -49,6 +55,11 @@ inline constexpr size_t kMaxForkFds = 252;
 // Name and argument. A packet must fit into the socket's buffer as a whole.
 inline constexpr size_t kMaxForkBytes = size_t{64} << 10;
 inline constexpr size_t kMaxForkMessageBytes = 1024;
+
+// A packet of `bytes` and of `fds`, at most kMaxForkFds and the report, as by
+// sendmsg(2) with `flags`; without SIGPIPE, and again after a signal.
+ssize_t SendForkPacket(int control, absl::Span<iovec> bytes,
+                       absl::Span<const int> fds, int flags);
 
 }  // namespace ipc::process
 

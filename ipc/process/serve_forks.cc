@@ -115,26 +115,10 @@ class Server {
     if (!spare_.has_value()) return std::nullopt;
     iovec bytes = {.iov_base = const_cast<char*>(packet.data()),
                    .iov_len = packet.size()};
-    msghdr message = {};
-    message.msg_iov = &bytes;
-    message.msg_iovlen = 1;
-    alignas(cmsghdr) char space[CMSG_SPACE(kMaxForkFds * sizeof(int))] = {};
-    if (!fds.empty()) {
-      message.msg_control = space;
-      message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
-      cmsghdr* part = CMSG_FIRSTHDR(&message);
-      part->cmsg_level = SOL_SOCKET;
-      part->cmsg_type = SCM_RIGHTS;
-      part->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
-      for (size_t i = 0; i < fds.size(); ++i) {
-        const int fd = fds[i].get();
-        std::memcpy(CMSG_DATA(part) + i * sizeof(int), &fd, sizeof(int));
-      }
-    }
-    if (RetryOnEintr([&] {
-          return sendmsg(spare_->control.get(), &message,
-                         MSG_NOSIGNAL | MSG_DONTWAIT);
-        }) < 0) {
+    std::vector<int> numbers;
+    for (const UniqueFd& fd : fds) numbers.push_back(fd.get());
+    if (SendForkPacket(spare_->control.get(), {&bytes, 1}, numbers,
+                       MSG_DONTWAIT) < 0) {
       return std::nullopt;  // somebody has killed it, or there is no room
     }
     std::optional<Process> child = std::move(spare_->process);
@@ -327,25 +311,10 @@ class Server {
     iovec bytes[] = {
         {.iov_base = &answer, .iov_len = sizeof(answer)},
         {.iov_base = const_cast<char*>(text.data()), .iov_len = text.size()}};
-    msghdr message = {};
-    message.msg_iov = bytes;
-    message.msg_iovlen = 2;
-    alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))] = {};
-    if (child.ok()) {
-      message.msg_control = space;
-      message.msg_controllen = sizeof(space);
-      cmsghdr* part = CMSG_FIRSTHDR(&message);
-      part->cmsg_level = SOL_SOCKET;
-      part->cmsg_type = SCM_RIGHTS;
-      part->cmsg_len = CMSG_LEN(sizeof(int));
-      const int pidfd = child->poll_fd();
-      std::memcpy(CMSG_DATA(part), &pidfd, sizeof(int));
-    }
+    std::vector<int> fds;
+    if (child.ok()) fds.push_back(child->poll_fd());
     // A client that has gone shows at the next poll.
-    if (RetryOnEintr([&] {
-          return sendmsg(control_.get(), &message, MSG_NOSIGNAL);
-        }) < 0 &&
-        child.ok()) {
+    if (SendForkPacket(control_.get(), bytes, fds, 0) < 0 && child.ok()) {
       // ETOOMANYREFS: too many descriptors of this user are on their way.
       const absl::Status status = PosixError(
           errno, "handing the process' descriptor over: it was killed");

@@ -22,7 +22,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -34,6 +33,7 @@
 #include "ipc/process/exit_status.h"
 #include "ipc/process/process.h"
 #include "ipc/process/spawn.h"
+#include "tests/ipc/process/fork_functions.h"
 #include "tests/testing/pipe.h"
 #include "tests/testing/process_state.h"
 
@@ -49,20 +49,10 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-int Exit(absl::string_view argument, const std::vector<UniqueFd>& /*fds*/) {
-  int code = 0;
-  return absl::SimpleAtoi(argument, &code) ? code : 99;
-}
-
 // Says that it runs, and waits to be killed.
 int Hang(absl::string_view /*argument*/, const std::vector<UniqueFd>& fds) {
   if (!fds.empty()) (void)!write(fds[0].get(), "", 1);
   while (true) pause();
-}
-
-int Echo(absl::string_view argument, const std::vector<UniqueFd>& fds) {
-  const auto size = static_cast<ssize_t>(argument.size());
-  return write(fds[0].get(), argument.data(), argument.size()) == size ? 0 : 1;
 }
 
 // The descriptors it has, but for the one that it is to write to.

@@ -12,7 +12,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -23,6 +22,7 @@
 #include "ipc/process/exit_status.h"
 #include "ipc/process/fork_server.h"
 #include "ipc/process/process.h"
+#include "tests/ipc/process/fork_functions.h"
 #include "tests/testing/pipe.h"
 
 namespace ipc::process {
@@ -32,18 +32,6 @@ using testing::Pipe;
 using testing::ReadAll;
 
 using ::testing::IsEmpty;
-
-// The code in its argument, or 99.
-int Exit(absl::string_view argument, const std::vector<UniqueFd>& /*fds*/) {
-  int code = 0;
-  return absl::SimpleAtoi(argument, &code) ? code : 99;
-}
-
-// Its argument, to its descriptor.
-int Echo(absl::string_view argument, const std::vector<UniqueFd>& fds) {
-  const auto size = static_cast<ssize_t>(argument.size());
-  return write(fds[0].get(), argument.data(), argument.size()) == size ? 0 : 1;
-}
 
 // The descriptors that it has, to its first one; which are others.
 int ListFds(absl::string_view /*argument*/, const std::vector<UniqueFd>& fds) {
