@@ -21,6 +21,7 @@
 #include <utility>
 
 #include "absl/base/attributes.h"
+#include "absl/base/config.h"
 #include "absl/base/const_init.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -31,7 +32,7 @@
 // with the child as belonging to a forked process. It does not know this other
 // name of the same function, nor may it keep a record of the child's calls,
 // which never return.
-#if defined(__SANITIZE_THREAD__)
+#if defined(ABSL_HAVE_THREAD_SANITIZER)
 extern "C" int __clone(int (*fn)(void*), void* stack, int flags, void* arg,
                        ...);
 #define PARLEY_CLONE __clone

@@ -1,8 +1,10 @@
 #include "ipc/shm/racy_copy.h"
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
+#include "absl/base/config.h"
 #include "ipc/base/copy.h"
 
 // GCC warns that ThreadSanitizer does not model fences. It does not have to:
@@ -11,18 +13,10 @@
 #pragma GCC diagnostic ignored "-Wtsan"
 #endif
 
-#if defined(__SANITIZE_THREAD__)
-#define IPC_SHM_THREAD_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define IPC_SHM_THREAD_SANITIZER 1
-#endif
-#endif
-
 namespace ipc::shm::internal {
 namespace {
 
-#ifdef IPC_SHM_THREAD_SANITIZER
+#ifdef ABSL_HAVE_THREAD_SANITIZER
 // Not memcpy, of which ThreadSanitizer has its own.
 __attribute__((no_sanitize("thread"), noinline)) void Copy(void* to,
                                                            const void* from,

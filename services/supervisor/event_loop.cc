@@ -100,8 +100,10 @@ void EventLoop::Run() {
   while (!quit_) {
     const int n = epoll_wait(epoll_.get(), events, 64, PollTimeout());
     for (int i = 0; i < n; ++i) {
+      // Not by reference: an epoll_event is packed.
+      const uint64_t key = events[i].data.u64;
       // An earlier handler of this batch may have unwatched it.
-      const auto it = watched_.find(events[i].data.u64);
+      const auto it = watched_.find(key);
       if (it == watched_.end()) continue;
       const auto handler = it->second.handler;
       (*handler)(events[i].events);

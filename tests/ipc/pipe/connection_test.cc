@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -455,7 +456,7 @@ TEST_P(ConnectionTest, DoesNotReserveAClaimedLength) {
 }
 
 // A sanitizer keeps more memory than this for itself.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && !defined(ABSL_HAVE_THREAD_SANITIZER)
 TEST_P(ConnectionTest, WithoutMemoryAMessageIsResourceExhausted) {
   Create({.max_message_bytes = SIZE_MAX});
   Child child = Child::Fork([&] {

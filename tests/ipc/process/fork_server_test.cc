@@ -353,12 +353,17 @@ TEST(ForkServerTest, ATimeoutDoesNotWaitForOthers) {
 
 // Stops a server, for its test to go on with it, when it has looked whether its
 // client still wants a child, and is about to fork: then it flushes std::cout.
+// It has no spare child, as it would fork that one before.
 class ForksSlowly : public std::streambuf {
  public:
   ForksSlowly() : before_(std::cout.rdbuf(this)) {}
   ~ForksSlowly() override { std::cout.rdbuf(before_); }
   ForksSlowly(const ForksSlowly&) = delete;
   ForksSlowly& operator=(const ForksSlowly&) = delete;
+
+  ForkServer CreateServer() const {
+    return Create({.keep_fds = {event_.write_end.get()}, .keep_spare = false});
+  }
 
   // Starts "hang" with `fd`, so that the server stops there, and gives up.
   void StartInVain(ForkServer& server, int fd) const {
@@ -371,14 +376,12 @@ class ForksSlowly : public std::streambuf {
     } while (!HasStopped());
     while (ProcessState(server.server().pid()) != 'T') sched_yield();
   }
-  // It holds this, besides `fd`.
-  int event_fd() const { return event_.write_end.get(); }
 
  protected:
   int sync() override {
     if (getpid() == owner_ || is_done_) return 0;
     is_done_ = true;
-    (void)!write(event_fd(), "", 1);
+    (void)!write(event_.write_end.get(), "", 1);
     return raise(SIGSTOP);
   }
 
@@ -406,7 +409,7 @@ void LetItFork(const ForkServer& server, const Pipe& up) {
 TEST(ForkServerTest, StopKillsWhatWasStartedTooLate) {
   const ForksSlowly slowly;
   Pipe up;
-  ForkServer server = Create({.keep_fds = {slowly.event_fd()}});
+  ForkServer server = slowly.CreateServer();
   slowly.StartInVain(server, up.write_end.get());
   LetItFork(server, up);
   EXPECT_TRUE(server.Stop().ok());
@@ -417,7 +420,7 @@ TEST(ForkServerTest, StopKillsWhatWasStartedTooLate) {
 TEST(ForkServerTest, StopKillsWhatIsStartedAfterIt) {
   const ForksSlowly slowly;
   Pipe up;
-  ForkServer server = Create({.keep_fds = {slowly.event_fd()}});
+  ForkServer server = slowly.CreateServer();
   slowly.StartInVain(server, up.write_end.get());
   EXPECT_EQ(server.Stop(absl::Milliseconds(20)).code(),
             absl::StatusCode::kDeadlineExceeded);
@@ -432,7 +435,7 @@ TEST(ForkServerTest, TheDestructorKillsWhatWasStartedTooLate) {
   Pipe up;
   pid_t pid = 0;
   {
-    ForkServer server = Create({.keep_fds = {slowly.event_fd()}});
+    ForkServer server = slowly.CreateServer();
     pid = server.server().pid();
     slowly.StartInVain(server, up.write_end.get());
     LetItFork(server, up);
@@ -448,7 +451,7 @@ TEST(ForkServerTest, TheDestructorKillsWhatWasStartedTooLate) {
 TEST(ForkServerTest, TheNextStartKillsWhatWasStartedTooLate) {
   const ForksSlowly slowly;
   Pipe up;
-  ForkServer server = Create({.keep_fds = {slowly.event_fd()}});
+  ForkServer server = slowly.CreateServer();
   slowly.StartInVain(server, up.write_end.get());
   LetItFork(server, up);
   EXPECT_EQ(server.Start("exit", "6")->Join()->exitcode(), 6);

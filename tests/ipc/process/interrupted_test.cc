@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
@@ -50,7 +51,7 @@ class InterruptedTest : public testing::Test {
   void TearDown() override {
     const itimerval none = {};
     EXPECT_EQ(setitimer(ITIMER_REAL, &none, nullptr), 0);
-#if !defined(__SANITIZE_THREAD__)  // It calls handlers when it pleases.
+#if !defined(ABSL_HAVE_THREAD_SANITIZER)  // It calls handlers when it pleases.
     EXPECT_GT(interruptions, 10) << "there was no storm";
 #endif
   }

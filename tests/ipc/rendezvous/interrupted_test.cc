@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/status/status.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -87,7 +88,7 @@ INSTANTIATE_TEST_SUITE_P(Families, InterruptedTest,
 
 void ExpectThatThereWasAStorm() {
   SetStorm(false);
-#if !defined(__SANITIZE_THREAD__)  // It calls handlers when it pleases.
+#if !defined(ABSL_HAVE_THREAD_SANITIZER)  // It calls handlers when it pleases.
   EXPECT_GT(interruptions, 10) << "there was no storm";
 #endif
 }

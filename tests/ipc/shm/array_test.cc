@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -410,7 +411,7 @@ TEST(ArrayTest, OneThatWasHeldForDeadIsAliveAgain) {
 
 // In seccomp's strict mode any system call but read, write and exit kills.
 TEST(ArrayTest, NoSystemCallWhileNobodyWaits) {
-#if defined(__SANITIZE_THREAD__)
+#if defined(ABSL_HAVE_THREAD_SANITIZER)
   GTEST_SKIP() << "ThreadSanitizer's own thread outlives SYS_exit";
 #endif
   Array<int> array = *Array<int>::CreateAnonymous(10);

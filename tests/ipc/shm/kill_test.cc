@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <random>
 
+#include "absl/base/config.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/shm/array.h"
@@ -21,7 +22,7 @@ namespace {
 using testing::Child;
 
 // Sanitizers make a fork some ten times slower, and operations longer.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(ABSL_HAVE_THREAD_SANITIZER) || defined(ABSL_HAVE_ADDRESS_SANITIZER)
 constexpr int kKills = 150;
 #else
 constexpr int kKills = 3000;

@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/shm/array.h"
@@ -24,7 +25,7 @@ using testing::Child;
 // How many different values each reader sees, all of them stored while it reads
 // or between two of its loads; and with how many of its loads a store overlaps.
 // Sanitizers make everything many times slower.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(ABSL_HAVE_THREAD_SANITIZER) || defined(ABSL_HAVE_ADDRESS_SANITIZER)
 constexpr uint32_t kDifferent = 500;
 #else
 constexpr uint32_t kDifferent = 5'000;

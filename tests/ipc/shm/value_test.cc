@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "ipc/base/memory.h"
@@ -432,7 +433,7 @@ TEST(ValueTest, ScribbledWordsHarmNobody) {
 
 // In seccomp's strict mode any system call but read, write and exit kills.
 TEST(ValueTest, NoSystemCallWhileNobodyWaits) {
-#if defined(__SANITIZE_THREAD__)
+#if defined(ABSL_HAVE_THREAD_SANITIZER)
   GTEST_SKIP() << "ThreadSanitizer's own thread outlives SYS_exit";
 #endif
   auto small = Value<int64_t>::CreateAnonymous(0);
