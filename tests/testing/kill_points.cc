@@ -1,46 +1,22 @@
 #include "tests/testing/kill_points.h"
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <link.h>
 #include <sched.h>
-#include <signal.h>
-#include <stddef.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/ptrace.h>
-#include <sys/syscall.h>
-#include <sys/user.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <climits>
-#include <cstdlib>
-#include <filesystem>
-#include <optional>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
-#include "tests/testing/process_state.h"
-#include "tests/testing/repeatable_heap.h"
+#include "tests/testing/victim.h"
 
 namespace ipc::testing {
 namespace {
-
-// Marks the begin and the end of the operation: stops the victim at exactly the
-// next instruction.
-inline void Breakpoint() { asm volatile("int3" ::: "memory"); }
-
-void Die(const char* what) {
-  fprintf(stderr, "kill_points: %s: %s\n", what, strerror(errno));
-  abort();
-}
 
 // Keeps this process and its children on one CPU, for as long as it lives.
 class OneCpu {
@@ -92,290 +68,6 @@ class Code {
 
   std::string library_;
   std::vector<std::pair<uint64_t, uint64_t>> ranges_;
-};
-
-// The one that is stepped through. Killed and reaped when destroyed.
-//
-// A thread that it starts runs from when its starter falls asleep, as it does
-// in pthread_join(3), until it ends; so there is one order of instructions. It
-// may have one such thread at a time.
-class Victim {
- public:
-  enum class State {
-    kStopped,  // before its next instruction
-    kAsleep,   // in a system call
-    kEnded,    // at the end of the operation
-  };
-
-  explicit Victim(KillPointCase& the_case) : pid_(fork()), current_(pid_) {
-    if (pid_ < 0) Die("fork");
-    if (pid_ == 0) {
-      if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) Die("TRACEME");
-      UseRepeatableHeap();
-      the_case.Prepare();
-      Breakpoint();
-      the_case.Operate();
-      Breakpoint();
-      _exit(0);
-    }
-    // Up to the first breakpoint; signals of Prepare are delivered.
-    int status = Await();
-    while (WSTOPSIG(status) != SIGTRAP) {
-      Continue(PTRACE_CONT, WSTOPSIG(status));
-      status = Await();
-    }
-    if (ptrace(PTRACE_SETOPTIONS, pid_, nullptr,
-               PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL) != 0) {
-      Die("SETOPTIONS");
-    }
-  }
-  ~Victim() {
-    kill(pid_, SIGKILL);
-    // The process is not reaped before its threads, which may be more than one
-    // if it has woken by itself.
-    for (const pid_t thread : OtherThreads()) Reap(thread);
-    Reap(pid_);
-  }
-
-  uint64_t address() const {
-    errno = 0;
-    const long address = ptrace(PTRACE_PEEKUSER, current_,
-                                offsetof(user_regs_struct, rip), nullptr);
-    if (errno != 0) Die("PEEKUSER");
-    return static_cast<uint64_t>(address);
-  }
-
-  // One instruction. REQUIRES: it is stopped.
-  State Step() {
-    // The child's code is where ours is.
-    const auto* code = reinterpret_cast<const unsigned char*>(address());
-    const bool may_sleep = code[0] == 0x0f && code[1] == 0x05;  // syscall
-    return Resume(PTRACE_SINGLESTEP, may_sleep);
-  }
-  // To where the function returns whose first instruction is next.
-  State StepOut() {
-    errno = 0;
-    const long stack = ptrace(PTRACE_PEEKUSER, current_,
-                              offsetof(user_regs_struct, rsp), nullptr);
-    const long back = ptrace(PTRACE_PEEKDATA, current_, stack, nullptr);
-    if (errno != 0) Die("reading the victim's stack");
-    SetBreakpoint(static_cast<uint64_t>(back));
-    const State state = Go();
-    SetBreakpoint(0);
-    return state;
-  }
-  // To the breakpoint or the end.
-  State Go() { return Resume(PTRACE_CONT, true); }
-  // How often the one that is asleep has fallen asleep.
-  int64_t Sleeps() const { return VoluntarySwitches(current_); }
-  // After Wake: until it has done what it had been told to, or sleeps again in
-  // another call, for which it has to have slept more often than
-  // `sleeps_before`.
-  State AwaitWaking(int64_t sleeps_before) {
-    // A step ends with the system call that has slept.
-    const bool may_sleep = last_request_ != PTRACE_SINGLESTEP;
-    return AwaitStop(last_request_, may_sleep, sleeps_before);
-  }
-
-  // At the instruction at `address`, which is not yet executed then; 0: none.
-  void SetBreakpoint(uint64_t address) {
-    breakpoint_ = address;
-    SetBreakpointOf(current_);
-    // If it was started and has not begun.
-    if (thread_ != 0 && current_ == pid_) SetBreakpointOf(thread_);
-  }
-
- private:
-  static void Reap(pid_t id) {
-    int status;
-    // Tells of a stop first, if it was at one.
-    while (waitpid(id, &status, __WALL) == id && WIFSTOPPED(status)) {
-    }
-  }
-
-  void SetBreakpointOf(pid_t id) const {
-    // See "Debug registers" in the manual of the processor: DR0 is the address,
-    // and bit 0 of DR7 makes it a breakpoint for execution.
-    SetDebugRegister(id, 7, 0);
-    SetDebugRegister(id, 0, breakpoint_);
-    if (breakpoint_ != 0) SetDebugRegister(id, 7, 1);
-  }
-  static void SetDebugRegister(pid_t id, size_t number, uint64_t value) {
-    const size_t offset =
-        offsetof(struct user, u_debugreg) + number * sizeof(value);
-    if (ptrace(PTRACE_POKEUSER, id, offset, value) != 0) {
-      Die("setting a breakpoint");
-    }
-  }
-
-  void Continue(int request, int signal) {
-    last_request_ = request;
-    if (ptrace(static_cast<__ptrace_request>(request), current_, nullptr,
-               static_cast<long>(signal)) != 0) {
-      Die("continuing the victim");
-    }
-  }
-
-  State Resume(int request, bool may_sleep) {
-    Continue(request, 0);
-    return AwaitStop(request, may_sleep, -1);
-  }
-
-  // What came of `request`, which may be a thread's turn.
-  State AwaitStop(int request, bool may_sleep, int64_t sleeps_before) {
-    while (true) {
-      if (may_sleep && !StopsSoon(sleeps_before)) {
-        if (!SwitchToThread()) return State::kAsleep;
-        if (request == PTRACE_SINGLESTEP) return State::kStopped;
-      } else {
-        const bool was_in_step = is_starter_in_step_;
-        const std::optional<State> state = AfterStep();
-        // After a thread its starter has made a step, whatever is asked for.
-        const bool has_stepped = was_in_step && !is_starter_in_step_;
-        if (state.has_value() &&
-            (request == PTRACE_SINGLESTEP || !has_stepped)) {
-          return *state;
-        }
-      }
-      sleeps_before = -1;
-      Continue(request, 0);
-    }
-  }
-
-  // Waits for a stop, or the end of a thread, and returns the status.
-  int Await() const {
-    int status = 0;
-    if (waitpid(current_, &status, __WALL) != current_) Die("waitpid");
-    if (!WIFSTOPPED(status) && current_ == pid_) {
-      fprintf(stderr, "kill_points: the victim ended by itself: %x\n", status);
-      abort();
-    }
-    return status;
-  }
-
-  // What became of it, which has stopped or ended; nothing yet if it has
-  // started a thread.
-  std::optional<State> AfterStep() {
-    while (true) {
-      int status = Await();
-      if (!WIFSTOPPED(status)) {
-        // What the other one has slept for, mostly; it stops after its system
-        // call then.
-        thread_ = 0;
-        current_ = pid_;
-        if (!StopsSoon()) return State::kAsleep;
-        status = Await();
-      }
-      if (status >> 8 == (SIGTRAP | PTRACE_EVENT_CLONE << 8)) {
-        AdoptThread();
-        return std::nullopt;
-      }
-      if (WSTOPSIG(status) == SIGTRAP) break;
-      // One of its own: passed on, and the same done again.
-      Continue(last_request_, WSTOPSIG(status));
-    }
-    if (current_ == pid_ && is_starter_in_step_) {
-      is_starter_in_step_ = false;
-      SetBreakpointOf(pid_);  // maybe another one than when it fell asleep
-    }
-    siginfo_t info;
-    if (ptrace(PTRACE_GETSIGINFO, current_, nullptr, &info) != 0) {
-      Die("GETSIGINFO");
-    }
-    // A step is TRAP_TRACE, or after a system call the signal itself.
-    return info.si_code == SI_KERNEL ? State::kEnded : State::kStopped;
-  }
-
-  // The one that the victim has just started, and which has not yet run.
-  void AdoptThread() {
-    unsigned long id = 0;
-    if (ptrace(PTRACE_GETEVENTMSG, current_, nullptr, &id) != 0) {
-      Die("GETEVENTMSG");
-    }
-    const bool is_only_one = thread_ == 0;
-    thread_ = static_cast<pid_t>(id);
-    const std::vector<pid_t> threads = OtherThreads();
-    if (!is_only_one ||
-        std::find(threads.begin(), threads.end(), thread_) == threads.end()) {
-      fprintf(stderr,
-              "kill_points: the victim has started a second thread while it "
-              "had one, or a process that is none\n");
-      abort();
-    }
-    int status = 0;
-    if (waitpid(thread_, &status, __WALL) != thread_ || !WIFSTOPPED(status)) {
-      Die("waiting for the victim's thread");
-    }
-    SetBreakpointOf(thread_);
-  }
-
-  // While its starter sleeps. False if there is none, or it is the sleeper.
-  bool SwitchToThread() {
-    if (thread_ == 0 || current_ == thread_) return false;
-    if (last_request_ != PTRACE_SINGLESTEP) {
-      // It is to stop after its system call, so this is interrupted and begins
-      // again in a step, which must not be taken for the breakpoint.
-      syscall(SYS_tgkill, pid_, pid_, SIGSTOP);
-      if (WSTOPSIG(Await()) != SIGSTOP) Die("stopping the victim");
-      SetDebugRegister(pid_, 7, 0);
-      Continue(PTRACE_SINGLESTEP, 0);
-      if (StopsSoon()) Die("the victim is to fall asleep again");
-    }
-    is_starter_in_step_ = true;
-    current_ = thread_;
-    return true;
-  }
-
-  std::vector<pid_t> OtherThreads() const {
-    std::vector<pid_t> threads;
-    for (const auto& entry : std::filesystem::directory_iterator(
-             absl::StrCat("/proc/", pid_, "/task"))) {
-      pid_t id = 0;
-      if (absl::SimpleAtoi(entry.path().filename().string(), &id) &&
-          id != pid_) {
-        threads.push_back(id);
-      }
-    }
-    return threads;
-  }
-
-  // False if it sleeps: the kernel says so, again and again, and that it has
-  // fallen asleep more often than `sleeps_before`.
-  bool StopsSoon(int64_t sleeps_before = -1) const {
-    // On the same CPU it runs while we yield, if it can.
-    for (int i = 0; i < 100; ++i) {
-      if (HasStopped()) return true;
-      sched_yield();
-    }
-    int asleep = 0;
-    while (asleep < 5) {
-      if (HasStopped()) return true;
-      const timespec pause = {0, 20'000};
-      nanosleep(&pause, nullptr);
-      const bool is_asleep =
-          ProcessState(current_) == 'S' &&
-          (sleeps_before < 0 || VoluntarySwitches(current_) > sleeps_before);
-      asleep = is_asleep ? asleep + 1 : 0;
-    }
-    return false;
-  }
-
-  bool HasStopped() const {
-    siginfo_t info = {};
-    if (waitid(P_PID, static_cast<id_t>(current_), &info,
-               WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL) != 0) {
-      Die("waitid");
-    }
-    return info.si_pid != 0;
-  }
-
-  const pid_t pid_;
-  // The one whose instructions are looked at: the process or its thread.
-  pid_t current_;
-  pid_t thread_ = 0;
-  bool is_starter_in_step_ = false;  // asleep in it, while its thread runs
-  uint64_t breakpoint_ = 0;
-  int last_request_ = PTRACE_CONT;
 };
 
 // The addresses of the instructions of an operation in their order, as far as
@@ -433,7 +125,9 @@ class Trace {
 class Run {
  public:
   Run(KillPointCase& the_case, bool die_asleep)
-      : case_(the_case), die_asleep_(die_asleep), victim_(the_case) {}
+      : case_(the_case),
+        die_asleep_(die_asleep),
+        victim_([this] { case_.Prepare(); }, [this] { case_.Operate(); }) {}
 
   // To the landmark before k. False if the operation took another way than in
   // the trace.

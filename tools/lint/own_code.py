@@ -17,9 +17,12 @@ def flags(folder):
       ["clang-tidy", "--version"], stdout=subprocess.PIPE, text=True,
       check=True).stdout)
   include = "/usr/lib/llvm-%s/include" % (version and version[1])
-  if not os.path.exists(include + "/clang/AST/ASTContext.h"):
+  # Of two packages.
+  if not all(os.path.exists(include + header) for header in (
+      "/clang/AST/ASTContext.h", "/llvm/ADT/StringRef.h")):
     return []
   plugin = os.path.join(folder, "own_code.so")
   subprocess.run(["g++", "-std=c++17", "-fno-rtti", "-shared", "-fPIC",
-                  "-isystem", include, SOURCE, "-o", plugin], check=True)
+                  "-isystem", include, SOURCE, "-o", plugin],
+                 stderr=subprocess.PIPE, text=True, check=True)
   return ["--load=" + plugin]

@@ -66,7 +66,7 @@ class OwnCodeTest(unittest.TestCase):
   def test_finds_the_same(self):
     flags = own_code.flags(self._folder)
     if not flags:
-      self.skipTest("libclang-dev is not installed")
+      self.skipTest("libclang-dev or llvm-dev is not installed")
     expected, by_itself = self._found()
     self.assertEqual([line.rsplit("[", 1)[1] for line in expected],
                      ["bugprone-use-after-move]", "modernize-use-nullptr]"])

@@ -456,7 +456,8 @@ TEST_P(ConnectionTest, DoesNotReserveAClaimedLength) {
 }
 
 // A sanitizer keeps more memory than this for itself.
-#if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && !defined(ABSL_HAVE_THREAD_SANITIZER)
+#if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && \
+    !defined(ABSL_HAVE_THREAD_SANITIZER)
 TEST_P(ConnectionTest, WithoutMemoryAMessageIsResourceExhausted) {
   Create({.max_message_bytes = SIZE_MAX});
   Child child = Child::Fork([&] {
