@@ -313,9 +313,11 @@ class PrintCase : public StoresCase {
     Print();
     shared_->b.store(1);
   }
+  // Takes the library some thousands of instructions, whatever the processor
+  // can do; ours, unoptimized, are 250.
   static void Print() {
     char text[64];
-    snprintf(text, sizeof(text), "%d %d %d %d", 1000, 2000, 3000, 4000);
+    snprintf(text, sizeof(text), "%.17g %.17g", 0.1, 0.2);
   }
 };
 
@@ -331,7 +333,7 @@ TEST(KillPointsTest, ALibraryMayBeCoarse) {
   EXPECT_EQ(seen, (std::set<std::pair<int, int>>{{0, 0}, {1, 0}, {1, 1}}));
   EXPECT_EQ(some.completed, 1);
   EXPECT_GT(some.points, all.points / 100);
-  EXPECT_LT(some.points, all.points / 10);
+  EXPECT_LT(some.points, all.points / 10) << "of " << all.points;
 }
 
 class LoopCase : public StoresCase {
