@@ -165,9 +165,17 @@ std::vector<pid_t> PoolCore::worker_pids() const {
 
 absl::Status PoolCore::JoinWorkers(Deadline deadline) {
   if (absl::Status s = tasks_->CloseForSend(); !s.ok()) return s;
+  // Whoever was asked for may have a task by now, for which the others stay: so
+  // it is to be known here. If it cannot be started, so much the better.
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (slots_[i].request.has_value() &&
+        absl::IsDeadlineExceeded(StartWorker(i, deadline))) {
+      return absl::DeadlineExceededError(
+          "process pool: all tasks are done, but a worker was asked for, and "
+          "its fork server is silent: join again, or terminate");
+    }
+  }
   for (Slot& slot : slots_) {
-    if (slot.request.has_value()) server_->GiveUp(*slot.request);
-    slot.request.reset();
     while (slot.worker.has_value()) {
       // Results that nobody waits for any more must not hold a worker up, nor
       // must a task: idle workers stay for it, as it may become theirs.

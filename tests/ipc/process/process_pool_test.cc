@@ -147,6 +147,12 @@ class ProcessPoolTest : public ::testing::Test {
               static_cast<ssize_t>(sizeof(pid)));
     return pid;
   }
+  // Whether there is one within that time.
+  bool IsAnnounced(absl::Duration timeout) const {
+    pollfd announced = {fifo_fd_, POLLIN, 0};
+    return poll(&announced, 1,
+                static_cast<int>(absl::ToInt64Milliseconds(timeout))) == 1;
+  }
 
  private:
   std::string directory_ = ::testing::TempDir() + "/pool_XXXXXX";
@@ -358,7 +364,7 @@ TEST_F(ProcessPoolTest, TaskTimeoutOfWhatWasCancelled) {
   PoolTask last = *pool.Submit("hang " + fifo());
   WaitForAnnounced();
   last.Cancel();
-  EXPECT_TRUE(pool.Join(absl::Seconds(10)).ok());
+  EXPECT_EQ(pool.Join(absl::Seconds(10)), absl::OkStatus());
 }
 
 // One worker is wanted, so one is started, in whatever state this process is.
@@ -502,6 +508,28 @@ TEST_F(ProcessPoolTest, TheForkServerIsStoppedUntilTheEnd) {
   EXPECT_EQ(ProcessState(server), 'T');
   ASSERT_EQ(kill(server, SIGCONT), 0);
   EXPECT_TRUE(pool.Join().ok());
+}
+
+// A worker that was asked for, and has got a task before the pool knows it, for
+// which the others stay until the end.
+TEST_F(ProcessPoolTest, AReplacementHasTheLastTask) {
+  ProcessPool pool =
+      Create({.workers = 2, .task_timeout = absl::Milliseconds(100)});
+  const std::vector<pid_t> workers = pool.worker_pids();
+  KillForGood(workers[0]);
+  ASSERT_EQ(kill(workers[1], SIGSTOP), 0);
+  while (ProcessState(workers[1]) != 'T') sched_yield();
+  PoolTask task = *pool.Submit("hang " + fifo());
+  // Often enough that the server is asked, and seldom enough that nobody sees
+  // its answer before the worker's.
+  do {
+    EXPECT_EQ(task.Get(absl::ZeroDuration()).status().code(),
+              absl::StatusCode::kDeadlineExceeded);
+  } while (!IsAnnounced(absl::Milliseconds(200)));
+  EXPECT_THAT(workers, Not(Contains(WaitForAnnounced())));
+  ASSERT_EQ(kill(workers[1], SIGCONT), 0);
+  task.Cancel();
+  EXPECT_EQ(pool.Join(absl::Seconds(10)), absl::OkStatus());
 }
 
 TEST_F(ProcessPoolTest, AStoppedForkServerIsTerminated) {
