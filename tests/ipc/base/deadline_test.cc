@@ -45,6 +45,7 @@ TEST(DeadlineTest, RemainingCountsDown) {
   EXPECT_FALSE(deadline.HasPassed());
   const absl::Duration before = deadline.Remaining();
   EXPECT_LE(before, absl::Hours(1));
+  // It is the time that is under test.
   absl::SleepFor(absl::Milliseconds(2));
   EXPECT_LE(deadline.Remaining(), before - absl::Milliseconds(2));
 }

@@ -329,6 +329,7 @@ TEST(QueueHostileTest, RandomBitFlips) {
         reinterpret_cast<std::atomic<uint8_t>&>(bytes[random() % range])
             .fetch_xor(uint8_t{1} << random() % 8);
       }
+      // At random moments of what they do; nothing is waited for.
       absl::SleepFor(absl::Microseconds(random() % 500));
     }
     EXPECT_EQ(a.Wait(), 0);

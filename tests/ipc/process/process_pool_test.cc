@@ -459,10 +459,15 @@ void KillForGood(pid_t pid) {
   ASSERT_EQ(poll(&ended, 1, -1), 1);
 }
 
+// Returns when it has stopped.
+void Stop(pid_t pid) {
+  ASSERT_EQ(kill(pid, SIGSTOP), 0);
+  while (ProcessState(pid) != 'T') sched_yield();
+}
+
 pid_t StopServer() {
   const pid_t server = ListChildren().at(0);
-  EXPECT_EQ(kill(server, SIGSTOP), 0);
-  while (ProcessState(server) != 'T') sched_yield();
+  Stop(server);
   return server;
 }
 
@@ -517,8 +522,7 @@ TEST_F(ProcessPoolTest, AReplacementHasTheLastTask) {
       Create({.workers = 2, .task_timeout = absl::Milliseconds(100)});
   const std::vector<pid_t> workers = pool.worker_pids();
   KillForGood(workers[0]);
-  ASSERT_EQ(kill(workers[1], SIGSTOP), 0);
-  while (ProcessState(workers[1]) != 'T') sched_yield();
+  Stop(workers[1]);
   PoolTask task = *pool.Submit("hang " + fifo());
   // Often enough that the server is asked, and seldom enough that nobody sees
   // its answer before the worker's.
